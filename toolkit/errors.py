@@ -1,0 +1,213 @@
+"""Every error the toolkit raises on purpose, and the one table that maps vendor exceptions into it.
+
+    ToolkitError            exit 1   a run that failed
+    ├── UsageError          exit 2   the user has to change something they passed in
+    │   ├── InvalidInput             a tensor fed to a model: name, dtype, rank or size
+    │   ├── InvalidModel             a model file or a source that cannot be read
+    │   ├── InvalidData              a data file or sample stream
+    │   ├── InvalidTarget            a target file, a provider option, an unknown target name
+    │   ├── InvalidBundle            a bundle whose manifest, hashes or members do not hold
+    │   └── FileProblem              missing, a directory, unreadable, unwritable
+    ├── MissingDependency   exit 1   a package that an extra would install
+    ├── ProviderUnavailable exit 1   an engine or device that is not on this machine
+    ├── NotApplicable       exit 1   this model cannot run on that target, and the target is not at fault
+    ├── EngineError         exit 1   the engine failed while opening or running
+    └── CheckFailed         exit 3   something ran and the answer is no
+        ├── ParityError              two models that should agree do not
+        ├── AccuracyError            a metric outside its budget
+        └── RegressionError          slower or larger than allowed
+
+A message is one line that answers five questions: what, where, got, expected, what to do next.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+
+class ToolkitError(Exception):
+    """A failed run. ``str(error)`` is always a single line.
+
+    Args:
+        what: the problem itself, as a clause without a full stop.
+        where: file, node, input or option it concerns.
+        got: what was found.
+        expected: what would have been right.
+        next_step: what the person can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object | None = None,
+        got: object | None = None,
+        expected: object | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.got = None if got is None else str(got)
+        self.expected = None if expected is None else str(expected)
+        self.next_step = next_step
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        parts = [self.what if self.where is None else f"{self.where}: {self.what}"]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        if self.next_step is not None:
+            parts.append(self.next_step)
+        return one_line("; ".join(parts))
+
+
+class UsageError(ToolkitError):
+    exit_code = 2
+
+
+class InvalidInput(UsageError):
+    pass
+
+
+class InvalidModel(UsageError):
+    pass
+
+
+class InvalidData(UsageError):
+    pass
+
+
+class InvalidTarget(UsageError):
+    pass
+
+
+class InvalidBundle(UsageError):
+    pass
+
+
+class FileProblem(UsageError):
+    pass
+
+
+class MissingDependency(ToolkitError):
+    """A package is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingDependency:
+        return cls(
+            f"{purpose} needs the package {package}, which is not installed",
+            next_step=f"pip install 'onnx-toolkit[{extra}]'",
+        )
+
+
+class ProviderUnavailable(ToolkitError):
+    pass
+
+
+class NotApplicable(ToolkitError):
+    pass
+
+
+class EngineError(ToolkitError):
+    pass
+
+
+class CheckFailed(ToolkitError):
+    exit_code = 3
+
+
+class ParityError(CheckFailed):
+    pass
+
+
+class AccuracyError(CheckFailed):
+    pass
+
+
+class RegressionError(CheckFailed):
+    pass
+
+
+def one_line(text: object, limit: int = 600) -> str:
+    """``text`` with its whitespace folded, cut to ``limit`` characters with an ellipsis."""
+    folded = re.sub(r"\s+", " ", str(text)).strip()
+    return folded if len(folded) <= limit else folded[: limit - 1] + "…"
+
+
+# Vendor exceptions by (class name, text pattern), most specific first. The vendors' classes are matched by name so that
+# this module imports no engine. ONNX Runtime's come from onnxruntime/capi/onnxruntime_pybind_exceptions.cc; OpenVINO
+# raises RuntimeError with C++ source locations in the text.
+_VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...] = (
+    ("*", r"out of memory|bad_alloc|Failed to allocate memory", EngineError, "the engine ran out of memory", None),
+    (
+        "*",
+        r"Unsupported model IR version",
+        InvalidModel,
+        "the file's IR version is newer than this engine reads",
+        "install a newer engine, or export again with a lower --opset",
+    ),
+    (
+        "*",
+        r"opset version (?:[1-6]) |Opset (?:[1-6]) is under|ONNX Runtime only \*guarantees\* support for models stamped",
+        InvalidModel,
+        "the file's opset is not one this engine runs",
+        "toolkit optimize MODEL -o NEW.onnx --opset 17",
+    ),
+    (
+        "InvalidProtobuf",
+        r"",
+        InvalidModel,
+        "not a readable ONNX file",
+        "export it again, or check that it copied whole",
+    ),
+    ("NoSuchFile", r"", FileProblem, "the file or its external data is missing", None),
+    ("InvalidGraph", r"", InvalidModel, "the graph is not valid ONNX", None),
+    ("NoModel", r"", InvalidModel, "the file holds no model", None),
+    ("ModelLoadCanceled", r"", EngineError, "loading was cancelled", None),
+    ("NotImplemented", r"", NotApplicable, "the engine has no implementation for a node", None),
+    ("InvalidArgument", r"", EngineError, "the engine refused its arguments", None),
+    (
+        "*",
+        r"Cannot find implementation|not supported by OpenVINO|OpenVINO does not support",
+        NotApplicable,
+        "the engine has no implementation for a node",
+        None,
+    ),
+    (
+        "*",
+        r"Could not open the file|Empty or unknown model|Unable to read the model",
+        InvalidModel,
+        "the engine cannot read the file",
+        None,
+    ),
+)
+
+
+def from_vendor(exc: BaseException, where: object, *, doing: str) -> ToolkitError:
+    """The toolkit's error for an engine's exception; raise it ``from exc``.
+
+    Args:
+        exc: what the engine raised.
+        where: the model or input concerned.
+        doing: "opening", "running", …; used when nothing in the table fits.
+    """
+    if isinstance(exc, ToolkitError):
+        return exc
+    names = {cls.__name__ for cls in type(exc).__mro__}
+    text = str(exc)
+    for name, pattern, error, what, next_step in _VENDOR_ERRORS:
+        if (name == "*" or name in names) and re.search(pattern, text, re.IGNORECASE):
+            return error(what, where=where, got=_vendor_text(text), next_step=next_step)
+    return EngineError(f"the engine failed while {doing}", where=where, got=_vendor_text(text) or type(exc).__name__)
+
+
+def _vendor_text(text: str) -> str:
+    """An engine's message without its C++ locations, which help nobody who did not build the engine."""
+    text = re.sub(r"(Exception from )?\S+\.(cpp|cc|hpp|h):\d+:?( \S+\([^)]*\))?", "", text)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.strip())
+    return one_line(text, 300)

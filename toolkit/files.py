@@ -1,0 +1,107 @@
+"""Files are written whole or not at all, and hashed without reading them into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.errors import FileProblem
+
+
+def existing_file(path: str | os.PathLike[str], what: str = "file") -> Path:
+    """``path`` as a Path, checked to be a readable regular file.
+
+    Raises:
+        FileProblem: it is missing, a directory, empty or unreadable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileProblem(f"this is a directory where a {what} should be", where=path)
+    if not path.exists():
+        raise FileProblem(f"no such {what}", where=path, next_step=_nearby(path))
+    if not os.access(path, os.R_OK):
+        raise FileProblem(f"the {what} cannot be read", where=path, next_step="check its permissions")
+    if path.stat().st_size == 0:
+        raise FileProblem(f"the {what} is empty", where=path)
+    return path
+
+
+def _nearby(path: Path) -> str | None:
+    import difflib
+
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"did you mean {path.parent / close[0]}?" if close else None
+
+
+def writable_output(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a Path, checked before any long work starts that it can be written.
+
+    Raises:
+        FileProblem: its directory is missing or not writable, or a directory stands in its place.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileProblem("the output is a directory", where=path, expected="a file name")
+    if not path.parent.is_dir():
+        raise FileProblem("the output's directory does not exist", where=path, next_step=f"mkdir -p {path.parent}")
+    try:
+        # os.access says yes to root on a read-only file system; only an attempt tells.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as exc:
+        raise FileProblem("the output cannot be written", where=path, got=exc.strerror) from exc
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a scratch folder beside ``path`` whose files move into ``path.parent`` when the block ends well.
+
+    Used where one output is several files (a graph and its external data). Nothing appears under the final names when
+    the block raises. The file called ``path.name`` is moved last, so its presence means that all are there.
+    """
+    path = writable_output(path)
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield scratch
+        entries = sorted(scratch.iterdir(), key=lambda entry: entry.name == path.name)
+        for entry in entries:
+            _sync(entry)
+            _apply_umask(entry)
+            os.replace(entry, path.parent / entry.name)
+    except OSError as exc:
+        raise FileProblem("the output cannot be written", where=path, got=exc.strerror or exc) from exc
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
+    """Write ``content`` beside ``path``, fsync, rename. Text is UTF-8."""
+    path = Path(path)
+    with atomic_folder(path) as scratch:
+        (scratch / path.name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _apply_umask(path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hex digest of a file, read in blocks."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

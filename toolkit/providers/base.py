@@ -1,0 +1,277 @@
+"""What every execution engine looks like from outside: a Provider opens a Session, a Session runs and proves what ran.
+
+A provider implements three things: ``probe`` (is it there, and if not why), ``open_engine`` and an :class:`Engine` with
+``run``, ``prove`` and ``close``. Lifecycle, input checks and error mapping live here, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar, Protocol, Self, final
+
+import msgspec
+
+from toolkit.errors import InvalidTarget, ProviderUnavailable, UsageError, from_vendor
+from toolkit.files import existing_file
+from toolkit.targets import Precision, Target
+from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, example_inputs, nearest
+
+
+class Available(msgspec.Struct, frozen=True, tag="available"):
+    version: str
+    devices: tuple[str, ...]
+
+
+class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
+    reason: str
+    remedy: str
+
+
+Availability = Available | Unavailable
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """Proof of what ran: which provider executed how many nodes, in which precision, with how many threads."""
+
+    provider: str
+    version: str
+    device: str
+    threads: int
+    nodes_by_provider: dict[str, int]
+    executed_precision: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """How many nodes of each operator a provider would take, and what it would leave to another and why."""
+
+    taken: dict[str, int]
+    refused: dict[str, str] = {}
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An ahead-of-time form of a model file: where it is and what it is valid for."""
+
+    file: str
+    key: str
+    note: str = ""
+
+
+class Engine(Protocol):
+    """One model opened on one device. ``run`` gets feeds that have been checked already."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Feeds) -> dict[str, Array]: ...
+
+    def prove(self, feeds: Feeds) -> Execution: ...
+
+    def close(self) -> None: ...
+
+
+@final
+class Session:
+    """A model opened on a target: checks what is fed, runs it, says what ran.
+
+    Example:
+        >>> with toolkit.load("classifier.bundle") as session:
+        ...     logits = session({"pixel_values": images})["logits"]
+    """
+
+    def __init__(self, engine: Engine, provider: str, target: Target, model: str) -> None:
+        self._engine: Engine | None = engine
+        self._executor: ThreadPoolExecutor | None = None
+        self._execution: Execution | None = None
+        self.provider = provider
+        self.target = target
+        self.model = model
+        self.inputs = engine.inputs
+        self.outputs = engine.outputs
+
+    def __call__(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once.
+
+        Args:
+            feeds: one numpy array per input, by name.
+
+        Returns:
+            One array per output, by name, owned by the caller.
+
+        Raises:
+            InvalidInput: a name, dtype, rank or size that does not fit.
+            EngineError: the engine failed.
+        """
+        engine = self._opened()
+        check_feeds(self.inputs, feeds, self.model)
+        try:
+            return engine.run(feeds)
+        except Exception as exc:
+            raise from_vendor(exc, self.model, doing=f"running on {self.provider}") from exc
+
+    run = __call__
+
+    async def run_async(self, feeds: Feeds) -> dict[str, Array]:
+        """Like calling the session, without blocking the event loop."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="toolkit-session")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(self.run, feeds))
+
+    @property
+    def execution(self) -> Execution:
+        """Proof of what ran, found on first request by an instrumented run on example inputs."""
+        return self._execution or self.prove()
+
+    def prove(self, feeds: Feeds | None = None) -> Execution:
+        """The same proof with inputs of the caller's, for models that random inputs do not suit."""
+        feeds = example_inputs(self.inputs) if feeds is None else feeds
+        check_feeds(self.inputs, feeds, self.model)
+        try:
+            self._execution = self._opened().prove(feeds)
+        except Exception as exc:
+            raise from_vendor(exc, self.model, doing=f"proving what runs on {self.provider}") from exc
+        return self._execution
+
+    def warmup(self, runs: int = 3, dims: Mapping[str, int] | None = None) -> None:
+        """Run ``runs`` times on example inputs, so that the first real call finds memory and kernels in place."""
+        feeds = example_inputs(self.inputs, dims)
+        for _ in range(runs):
+            self.run(feeds)
+
+    def close(self) -> None:
+        """Release the engine; calling it again does nothing."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+            self._executor = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise UsageError(
+                "this session is closed", where=self.model, next_step="open the model again with toolkit.load"
+            )
+        return self._engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._engine is None else "open"
+        return f"Session({self.model!r}, provider={self.provider!r}, {state})"
+
+
+class Provider(ABC):
+    """The adapter to one execution engine. Concrete providers are final: wrap one to change it."""
+
+    name: ClassVar[str]
+    """What users write."""
+    accepts_onnx: ClassVar[bool] = True
+    """False for providers that open something else than an ONNX file (torch)."""
+    rank: ClassVar[int | None] = None
+    """Order among the providers that ``provider="auto"`` tries, lowest first; None keeps it out."""
+    precisions: ClassVar[tuple[Precision, ...]]
+    """Precisions of files that the engine runs."""
+    inference_precisions: ClassVar[tuple[str, ...]] = ()
+    """Roundings a target may ask this engine to do on its own."""
+    extra: ClassVar[str]
+    """The extra of this package that installs the engine."""
+    placement_rules: ClassVar[str | None] = None
+    """File beside this one that says where quantization goes on this engine; None where it takes no quantized files."""
+
+    @abstractmethod
+    def probe(self, device: str = "") -> Availability:
+        """Whether the engine and ``device`` are there. Never raises."""
+
+    @abstractmethod
+    def open_engine(self, model: Path, target: Target) -> Engine:
+        """Open ``model``; may raise the vendor's exceptions."""
+
+    @abstractmethod
+    def known_options(self) -> tuple[str, ...]:
+        """Names that ``target.engine_options`` may hold; engines themselves accept misspelt ones in silence."""
+
+    def place(self, model: Path, target: Target) -> Placement:
+        """Which nodes of ``model`` this provider would take."""
+        raise UsageError(f"{self.name} cannot say which nodes it takes")
+
+    def prepare(self, model: Path, target: Target, folder: Path) -> Prepared | None:
+        """Write the engine's ahead-of-time form of ``model`` into ``folder``; None where the engine has none."""
+        return None
+
+    def prepared_key(self, model: Path, target: Target) -> str:
+        """What an ahead-of-time form is valid for: model, target, engine version and hardware, as one string."""
+        return ""
+
+    @final
+    def open(self, model: str | Path, target: Target | None = None) -> Session:
+        """Open an ONNX file (or what else the provider takes) on ``target``.
+
+        Raises:
+            ProviderUnavailable: the engine or the device is not there; there is no other attempt.
+            FileProblem, InvalidModel: the file is missing or not a model.
+            NotApplicable: the engine cannot run this model.
+            EngineError: anything else the engine says.
+        """
+        target = target or Target(name=self.name, provider=self.name)
+        self.require(target)
+        path = existing_file(model, "model file") if self.accepts_onnx else Path(model)
+        try:
+            return Session(self.open_engine(path, target), self.name, target, str(model))
+        except Exception as exc:
+            raise from_vendor(exc, model, doing=f"opening on {self.name}") from exc
+
+    @final
+    def require(self, target: Target) -> Available:
+        """Check that ``target`` can be used here.
+
+        Raises:
+            ProviderUnavailable: with reason and remedy.
+            InvalidTarget: an option or precision that this provider does not know.
+        """
+        self.check_target(target)
+        found = self.probe(target.device)
+        if isinstance(found, Unavailable):
+            raise ProviderUnavailable(f"{self.name} is not available: {found.reason}", next_step=found.remedy)
+        return found
+
+    @final
+    def check_target(self, target: Target) -> None:
+        """Check options and precisions by name, without touching the engine's device."""
+        where = target.name or self.name
+        for option in target.engine_options:
+            if option not in self.known_options():
+                raise InvalidTarget(
+                    f"{self.name} has no such option",
+                    where=where,
+                    got=option,
+                    expected=nearest(option, self.known_options()),
+                )
+        for precision in target.precisions:
+            if precision not in self.precisions:
+                raise InvalidTarget(
+                    f"{self.name} runs no {precision} files",
+                    where=where,
+                    got=precision,
+                    expected=nearest(precision, self.precisions),
+                )
+        rounding = target.inference_precision
+        if rounding and rounding not in self.inference_precisions:
+            expected = nearest(rounding, self.inference_precisions) if self.inference_precisions else "none"
+            raise InvalidTarget(
+                f"{self.name} cannot compute in {rounding}", where=where, got=rounding, expected=expected
+            )
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of an exception's text, or its type's name where it has none."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,253 @@
+"""OpenVINO, driven natively: compiled models with the precision that the file says, and proof from the runtime model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, final
+
+import toolkit.machine as machine
+from toolkit.errors import InvalidInput, MissingDependency
+from toolkit.files import sha256
+from toolkit.providers.base import (
+    Availability,
+    Available,
+    Execution,
+    Placement,
+    Prepared,
+    Provider,
+    Unavailable,
+    first_line,
+)
+from toolkit.targets import Target
+from toolkit.tensors import Array, Dim, Feeds, TensorSpec
+
+# Properties that a target may set; source: openvino.properties, 2026.4. The precision hint is not among them: it belongs to
+# Target.inference_precision, so that one place decides.
+OPTIONS = (
+    "CACHE_DIR", "CACHE_MODE", "COMPILATION_NUM_THREADS", "CPU_DENORMALS_OPTIMIZATION",
+    "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE", "DYNAMIC_QUANTIZATION_GROUP_SIZE", "ENABLE_CPU_PINNING",
+    "ENABLE_CPU_RESERVATION", "ENABLE_HYPER_THREADING", "ENABLE_MMAP", "EXECUTION_MODE_HINT", "KV_CACHE_PRECISION",
+    "MODEL_DISTRIBUTION_POLICY", "PERFORMANCE_HINT_NUM_REQUESTS", "SCHEDULING_CORE_TYPE",
+)  # fmt: skip
+
+_HINTS = {"bfloat16": "bf16", "float16": "f16", "": "f32"}
+_DTYPES = {
+    "boolean": "bool",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f32": "float32",
+    "f64": "float64",
+    "string": "string",
+}
+_EXECUTED = {
+    **_DTYPES, "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "i32": "int32", "i64": "int64", "u32": "uint32",
+}  # fmt: skip
+# Not work: they hold data or mark the model's edges.
+_PASSIVE_LAYERS = ("Const", "Input", "Output", "Parameter", "Result")
+
+
+@cache
+def import_openvino() -> Any:
+    """The openvino module.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as exc:
+        raise MissingDependency.of("openvino", "openvino", "running models with OpenVINO") from exc
+    return openvino
+
+
+@cache
+def core() -> Any:
+    """One Core per process: making another costs tens of milliseconds and finds the same devices."""
+    return import_openvino().Core()
+
+
+def _dtype(element: Any) -> str:
+    name = str(element.get_type_name())
+    if name in _DTYPES:
+        return _DTYPES[name]
+    return name.replace("u", "uint", 1) if name[0] == "u" else name.replace("i", "int", 1)
+
+
+def _spec(port: Any, index: int) -> TensorSpec:
+    name = _port_name(port, index)
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return TensorSpec(name, _dtype(port.get_element_type()), None)
+    dims: list[Dim] = []
+    for axis, dim in enumerate(shape):
+        # OpenVINO drops the names of ONNX dims, so equal dims cannot be told from different ones: each gets its own name,
+        # but a leading dynamic dim is the batch.
+        dims.append(dim.get_length() if dim.is_static else "batch" if axis == 0 else f"{name}_dim{axis}")
+    return TensorSpec(name, _dtype(port.get_element_type()), tuple(dims))
+
+
+def _port_name(port: Any, index: int) -> str:
+    """The port's ONNX name; a port that lost its name keeps its node's."""
+    node_name = str(port.get_node().get_friendly_name()).removesuffix("/sink_port_0")
+    names = sorted(port.get_names())
+    return node_name if node_name in names or not names else str(names[0])
+
+
+def properties(target: Target, hint: str) -> dict[str, Any]:
+    """What is passed to ``compile_model`` for ``target``; every choice is set, so that no default of the engine decides."""
+    chosen: dict[str, Any] = {
+        "PERFORMANCE_HINT": "THROUGHPUT" if target.mode == "throughput" else "LATENCY",
+        "INFERENCE_NUM_THREADS": target.threads or machine.usable_cores(),
+        "INFERENCE_PRECISION_HINT": hint,
+    }
+    if target.streams:
+        chosen["NUM_STREAMS"] = target.streams
+    chosen.update(
+        {key: str(value) if isinstance(value, str) else value for key, value in target.engine_options.items()}
+    )
+    return chosen
+
+
+def _file_hint(model: Any) -> str:
+    """The precision the file was written in: bf16 or f16 when most of its floating constants are, else f32."""
+    counts: Counter[str] = Counter()
+    for op in model.get_ops():
+        if op.get_type_name() == "Constant":
+            counts[str(op.get_element_type().get_type_name())] += op.get_byte_size()
+    most = max(("f32", "f64", "bf16", "f16"), key=lambda name: counts[name])
+    return most if most in ("bf16", "f16") else "f32"
+
+
+@final
+class OpenvinoEngine:
+    """One compiled model with one infer request."""
+
+    def __init__(self, model: Path, target: Target) -> None:
+        self._target = target
+        graph = core().read_model(str(model))
+        hint = _HINTS[target.inference_precision] if target.inference_precision else _file_hint(graph)
+        self._names = [_port_name(port, index) for index, port in enumerate(graph.outputs)]
+        self._compiled = core().compile_model(graph, target.device or "CPU", properties(target, hint))
+        self._request = self._compiled.create_infer_request()
+        self.inputs = tuple(_spec(port, index) for index, port in enumerate(graph.inputs))
+        self.outputs = tuple(
+            spec if spec.name == name else TensorSpec(name, spec.dtype, spec.shape)
+            for name, spec in zip(self._names, (_spec(port, i) for i, port in enumerate(graph.outputs)), strict=True)
+        )
+        self._ports = {spec.name: index for index, spec in enumerate(self.inputs)}
+
+    @property
+    def compiled(self) -> Any:
+        """The CompiledModel itself."""
+        return self._compiled
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        by_index = {self._ports[name]: array for name, array in feeds.items()}
+        results = self._request.infer(by_index, share_inputs=True, share_outputs=False)
+        return {name: results[index] for index, name in enumerate(self._names)}
+
+    def prove(self, feeds: Feeds) -> Execution:
+        """The runtime model's nodes with the precision each was compiled for."""
+        executed: Counter[str] = Counter()
+        for op in self._compiled.get_runtime_model().get_ordered_ops():
+            info = {key: _plain(value) for key, value in op.get_rt_info().items()}
+            if info.get("layerType") not in _PASSIVE_LAYERS:
+                executed[_EXECUTED.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "unknown"))] += 1
+        devices = self._compiled.get_property("EXECUTION_DEVICES")
+        notes = [f"streams {self._compiled.get_property('NUM_STREAMS')}"]
+        if self._compiled.get_property("LOADED_FROM_CACHE"):
+            notes.append("compiled model loaded from the cache")
+        return Execution(
+            provider="OpenVINO",
+            version=version(),
+            device=",".join(devices) if isinstance(devices, list) else str(devices),
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            nodes_by_provider={"OpenVINO": sum(executed.values())},
+            executed_precision=dict(executed),
+            notes=tuple(notes),
+        )
+
+    def close(self) -> None:
+        del self._request, self._compiled
+
+
+def _plain(value: Any) -> str:
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)
+
+
+def version() -> str:
+    """The engine's release, without the build hash: ``2026.4.1``."""
+    return str(import_openvino().__version__).split("-", 1)[0]
+
+
+@final
+class OpenvinoProvider(Provider):
+    """Intel's OpenVINO runtime, on the CPU and the other devices it finds."""
+
+    name = "openvino"
+    rank = 3
+    precisions = ("float64", "float32", "float16", "bfloat16", "int8", "int4")
+    inference_precisions = ("bfloat16", "float16")
+    extra = "openvino"
+    placement_rules = "openvino.toml"
+
+    def probe(self, device: str = "") -> Availability:
+        try:
+            devices = tuple(core().available_devices)
+        except MissingDependency as exc:
+            return Unavailable(exc.what, exc.next_step or "")
+        except (RuntimeError, OSError) as exc:
+            return Unavailable(f"openvino does not load: {first_line(exc)}", "pip install --force-reinstall openvino")
+        if device and device.split(".")[0] not in {name.split(".")[0] for name in devices}:
+            return Unavailable(
+                f"OpenVINO finds no device {device} here, only {', '.join(devices)}", "install its driver"
+            )
+        return Available(version(), devices)
+
+    def known_options(self) -> tuple[str, ...]:
+        return OPTIONS
+
+    def open_engine(self, model: Path, target: Target) -> OpenvinoEngine:
+        if (
+            target.inference_precision == "bfloat16"
+            and (target.device or "CPU") == "CPU"
+            and not machine.has_bfloat16()
+        ):
+            raise InvalidInput("this CPU has no bfloat16 instructions", where=target.name, next_step="use openvino-f32")
+        return OpenvinoEngine(model, target)
+
+    def place(self, model: Path, target: Target) -> Placement:
+        """OpenVINO's own answer: what its plugin supports, and the operators its reader cannot translate."""
+        graph = core().read_model(str(model))
+        supported = core().query_model(graph, target.device or "CPU")
+        taken: Counter[str] = Counter()
+        refused: dict[str, str] = {}
+        for op in graph.get_ops():
+            if op.get_friendly_name() in supported:
+                taken[op.get_type_name()] += 1
+            else:
+                refused[op.get_type_name()] = "not supported by the plugin"
+        return Placement(
+            {name: count for name, count in taken.items() if name not in _PASSIVE_LAYERS + ("Constant",)}, refused
+        )
+
+    def prepare(self, model: Path, target: Target, folder: Path) -> Prepared:
+        """Write the compiled model's blob into ``folder``."""
+        engine = OpenvinoEngine(model, target)
+        output = folder / f"{model.stem}.blob"
+        output.write_bytes(engine.compiled.export_model())
+        engine.close()
+        return Prepared(
+            output.name,
+            self.prepared_key(model, target),
+            "OpenVINO's compiled blob; valid for this CPU and version only",
+        )
+
+    def prepared_key(self, model: Path, target: Target) -> str:
+        facts: list[Mapping[str, Any] | str] = [sha256(model), version(), machine.cpu_model(), properties(target, "")]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
