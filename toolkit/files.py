@@ -105,3 +105,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file, read in blocks."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def cache_folder(name: str) -> Path:
+    """The user's cache for ``name`` (not created): ``$TOOLKIT_CACHE``, else ``$XDG_CACHE_HOME/toolkit``, else ``~/.cache``."""
+    root = os.environ.get("TOOLKIT_CACHE")
+    if root is None:
+        root = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "toolkit")  # noqa: PTH
+    return Path(root) / name

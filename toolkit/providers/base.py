@@ -21,6 +21,9 @@ from toolkit.files import existing_file
 from toolkit.targets import Precision, Target
 from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, example_inputs, nearest
 
+if TYPE_CHECKING:
+    from toolkit.preprocess import Preprocessing
+
 
 class Available(msgspec.Struct, frozen=True, tag="available"):
     version: str
@@ -93,6 +96,21 @@ class Session:
         self.model = model
         self.inputs = engine.inputs
         self.outputs = engine.outputs
+        self.notes: tuple[str, ...] = ()
+        self.labels: tuple[str, ...] = ()
+        self.preprocessing: Preprocessing | None = None
+
+    def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Array]:
+        """Turn raw samples (images, text) into what the model takes, as recorded with the model.
+
+        Raises:
+            UsageError: the model came without preprocessing.
+        """
+        if self.preprocessing is None:
+            raise UsageError(
+                "no preprocessing is recorded with this model", where=self.model, next_step="feed its inputs"
+            )
+        return self.preprocessing.apply(raw)
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once.
@@ -132,9 +150,10 @@ class Session:
         feeds = example_inputs(self.inputs) if feeds is None else feeds
         check_feeds(self.inputs, feeds, self.model)
         try:
-            self._execution = self._opened().prove(feeds)
+            found = self._opened().prove(feeds)
         except Exception as exc:
             raise from_vendor(exc, self.model, doing=f"proving what runs on {self.provider}") from exc
+        self._execution = msgspec.structs.replace(found, notes=(*self.notes, *found.notes))
         return self._execution
 
     def warmup(self, runs: int = 3, dims: Mapping[str, int] | None = None) -> None:

@@ -50,11 +50,7 @@ def targets(texts: tuple[str, ...]) -> tuple[Target, ...]:
     found: list[Target] = []
     for text in texts:
         found += shipped_targets().values() if text == "all" else [target(text)]
-    return tuple(dict.fromkeys(found)) if all(map(_hashable, found)) else tuple(found)
-
-
-def _hashable(item: Target) -> bool:
-    return not item.engine_options
+    return tuple(item for index, item in enumerate(found) if item not in found[:index])
 
 
 def availability(item: Target) -> Availability:

@@ -1,0 +1,92 @@
+"""``toolkit.load``: a bundle or a bare ONNX file in, a session out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+from toolkit.bundle.reader import Bundle, Verify, check_variant, is_bundle, open_bundle
+from toolkit.errors import NotApplicable, ProviderUnavailable, ToolkitError
+from toolkit.files import existing_file
+from toolkit.providers import registry
+from toolkit.providers.base import Session
+from toolkit.runtime.selection import Choice, candidates
+from toolkit.targets import Target
+
+
+class FallbackWarning(UserWarning):
+    """A provider that was asked for could not be used, and a fallback that was allowed took its place."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    provider: str | Target = "auto",
+    *,
+    fallback: Sequence[str | Target] = (),
+    verify: Verify = "once",
+) -> Session:
+    """Open a bundle or a bare ``.onnx`` file.
+
+    Args:
+        path: a bundle folder, a packed bundle, or an ONNX file.
+        provider: a provider ("cpu", "openvino:GPU", "CUDAExecutionProvider"), a target's name or file, a
+            :class:`Target`, or "auto": the provider that the bundle measured fastest among those that are here, else the
+            first available of tensorrt, cuda, openvino, cpu.
+        fallback: what is acceptable when ``provider`` cannot be used, in order. Empty means nothing is. Each step is
+            reported by a :class:`FallbackWarning` and on ``session.execution.notes``.
+        verify: "once" checks hashes in full the first time, then by a stamp; "always" checks in full.
+
+    Returns:
+        A session, to be used as a context manager or closed with ``close()``.
+
+    Raises:
+        ProviderUnavailable: the provider is not on this machine, with the reason and the remedy.
+        NotApplicable: it is, but cannot run this model.
+        InvalidBundle, InvalidModel, FileProblem: the files do not hold.
+    """
+    bundle = open_bundle(path) if is_bundle(path) else None
+    if bundle is None:
+        existing_file(path, "model file")
+    choices = candidates(provider, fallback, None if bundle is None else bundle.manifest)
+    notes: list[str] = []
+    for index, choice in enumerate(choices):
+        try:
+            return _open(choice, path, bundle, verify, tuple(notes))
+        except (ProviderUnavailable, NotApplicable) as exc:
+            if index == len(choices) - 1:
+                raise
+            notes.append(_report(choice, choices[index + 1], exc))
+    raise AssertionError("candidates() never returns nothing")
+
+
+def _report(choice: Choice, following: Choice, exc: ToolkitError) -> str:
+    text = f"{choice.target.name} could not be used ({exc}); trying {following.target.name}"
+    warnings.warn(text, FallbackWarning, stacklevel=3)
+    return text
+
+
+def _open(
+    choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, verify: Verify, notes: tuple[str, ...]
+) -> Session:
+    engine = registry.provider(choice.target.provider)
+    if bundle is None or choice.variant is None:
+        session = engine.open(str(path), choice.target)
+    else:
+        engine.require(choice.target)  # before hashing gigabytes
+        check_variant(bundle, choice.variant, verify)
+        session = engine.open(bundle.model_file(choice.variant), choice.target)
+        _describe(session, bundle)
+    session.notes += notes
+    return session
+
+
+def _describe(session: Session, bundle: Bundle) -> None:
+    """Give the session what only the manifest knows: names of dims (OpenVINO drops them), labels, preprocessing."""
+    manifest = bundle.manifest
+    if {spec.name for spec in manifest.inputs} == {spec.name for spec in session.inputs}:
+        session.inputs = manifest.inputs
+    if [spec.name for spec in manifest.outputs] == [spec.name for spec in session.outputs]:
+        session.outputs = manifest.outputs
+    session.labels = manifest.labels
+    session.preprocessing = manifest.preprocessing

@@ -1,0 +1,97 @@
+"""Which provider and which variant an application gets, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from toolkit.bundle.manifest import Manifest, Variant
+from toolkit.errors import NotApplicable, ProviderUnavailable
+from toolkit.providers import registry
+from toolkit.providers.base import Unavailable
+from toolkit.targets import Target
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A variant (None for a bare ONNX file) on a target."""
+
+    target: Target
+    variant: Variant | None = None
+
+
+def candidates(wanted: str | Target, fallback: Sequence[str | Target], manifest: Manifest | None) -> tuple[Choice, ...]:
+    """What to try, in order: the wanted target first, then each fallback.
+
+    Raises:
+        ProviderUnavailable: ``wanted`` is "auto" and no provider is there.
+        NotApplicable: the bundle has no variant for anything that was asked for.
+    """
+    choices: list[Choice] = []
+    for item in (wanted, *fallback):
+        targets = (
+            _automatic(manifest) if item == "auto" else (item if isinstance(item, Target) else registry.target(item),)
+        )
+        choices += [choice for target in targets if (choice := _choice(target, manifest)) is not None]
+    if not choices and manifest is not None:
+        offered = sorted({target.provider for variant in manifest.variants for target in variant.targets})
+        raise NotApplicable(
+            "the bundle has no variant for what was asked",
+            where=manifest.name,
+            got=_name(wanted),
+            expected=f"one of: {', '.join(offered)}",
+        )
+    return tuple(choice for index, choice in enumerate(choices) if choice not in choices[:index])
+
+
+def _name(item: str | Target) -> str:
+    return item if isinstance(item, str) else item.name
+
+
+def _automatic(manifest: Manifest | None) -> tuple[Target, ...]:
+    """The providers that are there: measured ones by speed, the rest in the registry's stated order."""
+    found, missing = [], []
+    for name in registry.automatic():
+        answer = registry.provider(name).probe()
+        if isinstance(answer, Unavailable):
+            missing.append(f"{name}: {answer.reason}")
+        else:
+            found.append(Target(name=name, provider=name))
+    if not found:
+        raise ProviderUnavailable(
+            f"no provider is available ({'; '.join(missing)})", next_step="pip install onnxruntime"
+        )
+    return tuple(sorted(found, key=lambda target: _fastest_ns(target.provider, manifest)))
+
+
+def _fastest_ns(provider: str, manifest: Manifest | None) -> float:
+    """The best latency the bundle records for ``provider``; infinity, which keeps the stated order, without one."""
+    variants = manifest.variants if manifest is not None else ()
+    return min(
+        (item.p50_ns for variant in variants for item in variant.measurements if item.provider == provider),
+        default=float("inf"),
+    )
+
+
+def _choice(target: Target, manifest: Manifest | None) -> Choice | None:
+    """The best variant for ``target``: measured fastest on its provider, else the first that was made for it."""
+    if manifest is None:
+        return Choice(target)
+    fitting = [
+        (variant, own)
+        for variant in manifest.variants
+        if target.allows(variant.precision)
+        for own in variant.targets
+        if own.provider == target.provider
+    ]
+    if not fitting:
+        return None
+    variant, own = min(fitting, key=lambda pair: _latency_ns(pair[0], pair[1]))
+    # What the user asked for by name stands; a bare provider takes the options that the variant was measured with.
+    bare = target == Target(name=target.name, provider=target.provider, device=target.device)
+    chosen = msgspec.structs.replace(own, device=target.device or own.device) if bare else target
+    return Choice(chosen, variant)
+
+
+def _latency_ns(variant: Variant, own: Target) -> float:
+    return min((item.p50_ns for item in variant.measurements if item.target == own.name), default=float("inf"))
