@@ -75,7 +75,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         for entry in entries:
             _sync(entry)
             _apply_umask(entry)
-            os.replace(entry, path.parent / entry.name)
+            entry.replace(path.parent / entry.name)
     except OSError as exc:
         raise FileProblem("the output cannot be written", where=path, got=exc.strerror or exc) from exc
     finally:
@@ -108,8 +108,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """The user's cache for ``name`` (not created): ``$TOOLKIT_CACHE``, else ``$XDG_CACHE_HOME/toolkit``, else ``~/.cache``."""
-    root = os.environ.get("TOOLKIT_CACHE")
-    if root is None:
-        root = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "toolkit")  # noqa: PTH
-    return Path(root) / name
+    """The user's cache for ``name`` (not created): in ``$TOOLKIT_CACHE``, else in ``toolkit`` in the XDG cache folder."""
+    if own := os.environ.get("TOOLKIT_CACHE"):
+        return Path(own) / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolkit" / name

@@ -1,11 +1,10 @@
-"""A bundle as one file: a zip with stored (not compressed) members and fixed timestamps, so that equal bundles are equal bytes.
+"""A bundle as one file: a zip with stored members and fixed timestamps, so that equal bundles are equal bytes.
 
 Engines map model files from disk, so a packed bundle is unpacked once into the user's cache, under the hash of the zip.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import tempfile
@@ -45,7 +44,7 @@ def unpacked(path: Path) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=".unpack."))
     try:
         _extract(path, scratch)
-        os.rename(scratch, final)
+        scratch.rename(final)
     except OSError as exc:
         if not (final / MANIFEST).is_file():  # else another process unpacked it first, which is as good
             raise FileProblem("cannot unpack the bundle", where=final.parent, got=exc.strerror or exc) from exc

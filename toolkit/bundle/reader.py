@@ -40,7 +40,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read the manifest of the bundle at ``path``; a zip is unpacked into the user's cache. Hashes come later, per variant.
+    """Read the manifest of the bundle at ``path``; a zip is unpacked into the user's cache. Hashes are checked per variant.
 
     Raises:
         FileProblem: nothing is there.

@@ -54,7 +54,7 @@ def create_bundle(path: str | os.PathLike[str], manifest: Manifest, variants: Se
 
 
 def add_variant(path: str | os.PathLike[str], source: VariantSource) -> Bundle:
-    """Add a variant to the bundle folder at ``path``; the manifest is replaced last, so a failure changes nothing visible.
+    """Add a variant to the bundle folder at ``path``; the manifest comes last, so a failure changes nothing visible.
 
     Raises:
         UsageError: the bundle is a zip, has a variant of that name, or takes and gives other tensors.
