@@ -34,8 +34,8 @@ def unpacked(path: Path) -> Path:
     """The folder that holds the members of the zip at ``path``, unpacking it the first time.
 
     Raises:
-        InvalidBundle: not a zip, damaged, a member that leaves the bundle, a link, or sizes that do not hold. Nothing is
-            left behind.
+        InvalidBundle: not a zip, damaged, a member that leaves the bundle, a link, or sizes that do not hold. Nothing
+            is left behind.
     """
     final = cache_folder("bundles") / sha256(path)
     if (final / MANIFEST).is_file():

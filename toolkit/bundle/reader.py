@@ -40,7 +40,9 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read the manifest of the bundle at ``path``; a zip is unpacked into the user's cache. Hashes are checked per variant.
+    """Read the manifest of the bundle at ``path``; a zip is unpacked into the user's cache.
+
+    Hashes are checked later, per variant that is used.
 
     Raises:
         FileProblem: nothing is there.
