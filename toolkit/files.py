@@ -108,7 +108,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """The user's cache for ``name`` (not created): in ``$TOOLKIT_CACHE``, else in ``toolkit`` in the XDG cache folder."""
+    """The user's cache for ``name`` (not created): in ``$TOOLKIT_CACHE``, else ``toolkit`` in the XDG cache."""
     if own := os.environ.get("TOOLKIT_CACHE"):
         return Path(own) / name
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolkit" / name

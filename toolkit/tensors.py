@@ -126,7 +126,8 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError as exc:
             raise InvalidInput(f"numpy has no {dtype}", next_step="pip install ml_dtypes") from exc
-        return np.dtype(getattr(ml_dtypes, dtype))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
+        return found
 
 
 def batch_dim(specs: Sequence[TensorSpec]) -> str | None:

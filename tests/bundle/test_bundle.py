@@ -29,7 +29,9 @@ def source(folder: Path, name: str = "float32-cpu", content: bytes = b"weights")
     model = folder / "model.onnx"
     model.write_bytes(content)
     target = Target(name="cpu", provider="cpu")
-    return VariantSource(Variant(name=name, model="model.onnx", precision="float32", targets=(target,), files={}), model)
+    return VariantSource(
+        Variant(name=name, model="model.onnx", precision="float32", targets=(target,), files={}), model
+    )
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def run(args: list[str]) -> int:
             raise
         return _fail(str(exc), exc.exit_code)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more; keeps the shutdown flush quiet
+        sys.stdout = None  # nobody reads it any more; keeps the shutdown flush quiet
         return 0
     except Exception as exc:
         if debug:

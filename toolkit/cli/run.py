@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -22,9 +23,7 @@ from toolkit.tensors import Array
 @click.option("--target", "--provider", "target", default="auto", show_default=True, help="Target or provider.")
 @click.option("--fallback", multiple=True, help="What is acceptable when the target is not there; may be repeated.")
 @format_option
-def run(
-    model: Path, source: Path, output: Path, target: str, fallback: tuple[str, ...], output_format: str
-) -> None:
+def run(model: Path, source: Path, output: Path, target: str, fallback: tuple[str, ...], output_format: str) -> None:
     """Run MODEL (a bundle or an .onnx file) once on the arrays of an .npz file.
 
     Arrays named like the model's inputs are fed as they are; raw samples go
@@ -52,7 +51,7 @@ def _feeds(session: Session, arrays: dict[str, Array]) -> dict[str, Array]:
         raise InvalidInput("the file lacks an array", where=session.model, got=sorted(arrays), expected=exc) from exc
 
 
-def _table(result: dict[str, object]) -> str:
+def _table(result: Mapping[str, object]) -> str:
     shapes = result["outputs"]
     assert isinstance(shapes, dict)
     lines = [f"{name}: {facts['dtype']}{facts['shape']}" for name, facts in shapes.items()]

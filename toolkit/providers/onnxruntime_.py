@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import toolkit.machine as machine
 from toolkit.errors import InvalidTarget, MissingDependency, ProviderUnavailable
@@ -222,7 +222,8 @@ def _node_precision(node: Mapping[str, Any]) -> str:
         return "int4"
     types = [_DTYPES.get(name, name) for entry in node.get("input_type_shape", []) for name in entry]
     floats = [name for name in types if name.startswith(("float", "bfloat"))]
-    return (floats or types or ["none"])[0]
+    found: str = (floats or types or ["none"])[0]
+    return found
 
 
 def place(model: Path, target: Target, execution_providers: Sequence[tuple[str, dict[str, Any]]]) -> Placement:
@@ -282,7 +283,7 @@ class CpuProvider(Provider):
     extra = "cpu"
     placement_rules = "cpu.toml"
 
-    _CHAIN = (("CPUExecutionProvider", {}),)
+    _CHAIN: ClassVar[tuple[tuple[str, dict[str, Any]], ...]] = (("CPUExecutionProvider", {}),)
 
     def probe(self, device: str = "") -> Availability:
         if device not in ("", "CPU", "cpu", "0"):
