@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def read_npz(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, AttributeError, EOFError, KeyError) as exc:
+    except (ValueError, OSError, AttributeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as exc:
         raise InvalidData("not an .npz file of plain arrays", where=path, got=exc) from exc
 
 
