@@ -1,41 +1,105 @@
-"""No engine: answers zeros of the right shape. For tests of everything that surrounds an engine, on any machine."""
+"""No engine: answers zeros of the right shape. For tests of everything that surrounds an engine, on any machine.
+
+A null model can also be slow, and fail in the ways that real engines fail, so that schedulers are tested with processes
+that really crash and hang.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import msgspec
 import numpy as np
 
-from toolkit.errors import InvalidModel
+from toolkit.errors import EngineError, InvalidModel
 from toolkit.providers.base import Availability, Available, Execution, Provider
 from toolkit.targets import PRECISIONS, Target
-from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, concrete_shape, numpy_dtype
+from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, check_feeds, concrete_shape, numpy_dtype
+
+Failure = Literal["", "raise", "exit", "segfault", "hang", "noise", "nan"]
 
 
 class NullModel(msgspec.Struct, frozen=True):
-    """What a null model file holds, as JSON: its inputs and outputs."""
+    """What a null model file holds, as JSON.
+
+    Attributes:
+        delay_ns: how long a run takes (slept, so it costs no core).
+        failure: what a run does wrong, from the run after the first ``fail_after`` on.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    delay_ns: int = 0
+    failure: Failure = ""
+    fail_after: int = 0
+
+
+def _raise() -> None:
+    raise EngineError("the null engine failed, as its model asks")
+
+
+def _exit() -> None:
+    os._exit(7)
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _noise() -> None:
+    """Write to the standard output as engines do: past Python, straight to the descriptor, and through Python."""
+    os.write(1, b"null engine: loading kernels\n\x00\xff{]\n")
+    sys.stdout.write("null engine says hello\n")
+    sys.stdout.flush()
+
+
+_FAILURES: Mapping[str, Callable[[], None]] = {
+    "raise": _raise,
+    "exit": _exit,
+    "segfault": _segfault,
+    "hang": _hang,
+    "noise": _noise,
+}
 
 
 @final
 class NullEngine:
     def __init__(self, model: NullModel) -> None:
         self.inputs, self.outputs = model.inputs, model.outputs
+        self._model, self._runs = model, 0
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
+        self._runs += 1
+        if self._model.delay_ns:
+            time.sleep(self._model.delay_ns / 1e9)
+        failing = self._model.failure if self._runs > self._model.fail_after else ""
+        if failing in _FAILURES:
+            _FAILURES[failing]()
         sizes = check_feeds(self.inputs, feeds, "null")
-        return {spec.name: np.zeros(concrete_shape(spec, sizes), numpy_dtype(spec.dtype)) for spec in self.outputs}
+        return {spec.name: _answer(spec, sizes, failing == "nan") for spec in self.outputs}
 
     def prove(self, feeds: Feeds) -> Execution:
         return Execution("null", "1", "none", 1, {"null": 0}, {}, ("nothing was computed",))
 
     def close(self) -> None:
         pass
+
+
+def _answer(spec: TensorSpec, sizes: Mapping[str, int], nan: bool) -> Array:
+    fill = np.nan if nan and spec.dtype in FLOATS else 0
+    return np.full(concrete_shape(spec, sizes), fill, numpy_dtype(spec.dtype))
 
 
 @final
