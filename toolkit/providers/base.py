@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +19,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, final
 import msgspec
 
 from toolkit.errors import InvalidTarget, ProviderUnavailable, UsageError, from_vendor
-from toolkit.files import existing_file
+from toolkit.files import cache_folder, existing_file
 from toolkit.targets import Precision, Target
 from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, example_inputs, nearest
 
 if TYPE_CHECKING:
     from toolkit.preprocess import Preprocessing
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An ahead-of-time form of a model file: its name, what it is valid for, and that in words."""
+
+    file: str
+    key: str
+    note: str = ""
+
+
+# Beside a prepared form in the cache: its description.
+_DESCRIPTION = "prepared.json"
 
 
 class Available(msgspec.Struct, frozen=True, tag="available"):
@@ -55,14 +69,6 @@ class Placement(msgspec.Struct, frozen=True):
 
     taken: dict[str, int]
     refused: dict[str, str] = {}
-
-
-class Prepared(msgspec.Struct, frozen=True):
-    """An ahead-of-time form of a model file: where it is and what it is valid for."""
-
-    file: str
-    key: str
-    note: str = ""
 
 
 class Engine(Protocol):
@@ -228,12 +234,22 @@ class Provider(ABC):
         return None
 
     def prepared_key(self, model: Path, target: Target) -> str:
-        """What an ahead-of-time form is valid for: model, target, engine version and hardware, as one string."""
+        """What an ahead-of-time form is valid for: model, target, engine version and hardware, as one file name."""
         return ""
 
+    def open_prepared(self, prepared: Path, target: Target) -> Engine:
+        """Open what :meth:`prepare` wrote."""
+        return self.open_engine(prepared, target)
+
     @final
-    def open(self, model: str | Path, target: Target | None = None) -> Session:
+    def open(self, model: str | Path, target: Target | None = None, *, prepared: bool = False) -> Session:
         """Open an ONNX file (or what else the provider takes) on ``target``.
+
+        Args:
+            model: the file.
+            target: how to use the engine; its defaults when None.
+            prepared: open the engine's ahead-of-time form, made on first use and kept in the user's cache under a key of
+                everything it depends on, so that one made for another machine, version or model is never opened.
 
         Raises:
             ProviderUnavailable: the engine or the device is not there; there is no other attempt.
@@ -245,9 +261,27 @@ class Provider(ABC):
         self.require(target)
         path = existing_file(model, "model file") if self.accepts_onnx else Path(model)
         try:
-            return Session(self.open_engine(path, target), self.name, target, str(model))
+            form = self._prepared_form(path, target) if prepared else None
+            engine = self.open_engine(path, target) if form is None else self.open_prepared(form, target)
+            return Session(engine, self.name, target, str(model))
         except Exception as exc:
             raise from_vendor(exc, model, doing=f"opening on {self.name}") from exc
+
+    def _prepared_form(self, model: Path, target: Target) -> Path | None:
+        folder = cache_folder("prepared") / f"{self.name}-{self.prepared_key(model, target)}"
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".prepare."))
+            try:
+                made = self.prepare(model, target, scratch)
+                if made is None:
+                    return None
+                (scratch / _DESCRIPTION).write_bytes(msgspec.json.encode(made))
+                if not folder.is_dir():  # else another process was faster and made the same
+                    scratch.rename(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return folder / msgspec.json.decode((folder / _DESCRIPTION).read_bytes(), type=Prepared).file
 
     @final
     def require(self, target: Target) -> Available:
