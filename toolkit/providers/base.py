@@ -248,8 +248,8 @@ class Provider(ABC):
         Args:
             model: the file.
             target: how to use the engine; its defaults when None.
-            prepared: open the engine's ahead-of-time form, made on first use and kept in the user's cache under a key of
-                everything it depends on, so that one made for another machine, version or model is never opened.
+            prepared: open the engine's ahead-of-time form, made on first use and kept in the user's cache under a key
+                of everything it depends on, so that one made for another machine, version or model is never opened.
 
         Raises:
             ProviderUnavailable: the engine or the device is not there; there is no other attempt.
