@@ -23,7 +23,7 @@ OLDEST_OPSET = 7
 SUGGESTED_OPSET = 17
 
 _DTYPE_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
-# Names that exporters give to dims they know nothing about; the same as in the ONNX Runtime provider.
+# Names that exporters give to dims they know nothing about.
 _UNKNOWN_DIM = re.compile(r"^(unk__\d+|\?|)$")
 # Of these a model has some for shapes and indices, which nobody counts as parameters.
 _NOT_PARAMETERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
@@ -69,8 +69,7 @@ def facts(model: ir.Model | str | os.PathLike[str]) -> GraphFacts:
 
 
 def _facts(model: ir.Model, size_bytes: int, path: Path | None = None) -> GraphFacts:
-    values = _values(model)
-    inputs = tuple(_spec(value, values.get(value.name or "")) for value in true_inputs(model))
+    inputs = input_specs(model)
     operators = Counter(operator_name(node) for node in every_node(model))
     precision, quantized = headline(model)
     return GraphFacts(
@@ -111,6 +110,12 @@ def true_inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
+def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """What has to be fed, with the bounds that the metadata records."""
+    values = _values(model)
+    return tuple(_spec(value, values.get(value.name or "")) for value in true_inputs(model))
+
+
 def operator_name(node: ir.Node) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
@@ -124,9 +129,19 @@ def _spec(value: ir.Value, values: tuple[float, float] | None = None) -> TensorS
 
 
 def _dim(dim: int | ir.SymbolicDim, tensor: str, axis: int) -> Dim:
+    return unknown_dim(tensor, axis) if is_unknown(dim) else dim if isinstance(dim, int) else str(dim.value)
+
+
+def is_unknown(dim: int | ir.SymbolicDim) -> bool:
+    """Whether a dim has neither a size nor a name that means anything."""
     if isinstance(dim, int):
-        return dim if dim >= 0 else f"{tensor}_dim{axis}"
-    return f"{tensor}_dim{axis}" if dim.value is None or _UNKNOWN_DIM.match(dim.value) else dim.value
+        return dim < 0
+    return dim.value is None or _UNKNOWN_DIM.match(dim.value) is not None
+
+
+def unknown_dim(tensor: str, axis: int) -> str:
+    """The name under which an unknown dim goes; the same as in the ONNX Runtime provider."""
+    return f"{tensor}_dim{axis}"
 
 
 def dtype_name(dtype: ir.DataType | None) -> str:

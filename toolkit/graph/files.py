@@ -53,13 +53,18 @@ def _parse(path: Path) -> onnx.ModelProto:
         proto = onnx.ModelProto.FromString(content)
     except (DecodeError, UnicodeDecodeError) as exc:
         raise InvalidModel(
-            "not an ONNX model, or a damaged one", where=path, got=one_line(exc, 120), next_step=_REMEDY
+            "not an ONNX model, or a damaged one", where=path, got=_parser_text(exc), next_step=_REMEDY
         ) from exc
     if not proto.ir_version or not proto.HasField("graph") or not proto.graph.output:
         raise InvalidModel(
             "the file holds no ONNX model", where=path, got="no IR version, graph or output", next_step=_REMEDY
         )
     return proto
+
+
+def _parser_text(exc: Exception) -> str:
+    """protobuf's finding without its preamble: ``Wire format was corrupt``."""
+    return one_line(str(exc).rsplit("'onnx.ModelProto': ", 1)[-1], 120)
 
 
 def _as_text(start: bytes) -> str:

@@ -16,7 +16,8 @@ from toolkit.graph.walk import every_tensor
 _TYPED_FIELDS = {
     ir.DataType.FLOAT: ("float_data", 1), ir.DataType.COMPLEX64: ("float_data", 2),
     ir.DataType.DOUBLE: ("double_data", 1), ir.DataType.COMPLEX128: ("double_data", 2),
-    ir.DataType.INT64: ("int64_data", 1), ir.DataType.UINT32: ("uint64_data", 1), ir.DataType.UINT64: ("uint64_data", 1),
+    ir.DataType.INT64: ("int64_data", 1), ir.DataType.UINT32: ("uint64_data", 1),
+    ir.DataType.UINT64: ("uint64_data", 1),
 }  # fmt: skip
 
 
@@ -61,6 +62,29 @@ def _copy_fields(source: onnx.ModelProto | onnx.GraphProto, copy: onnx.ModelProt
             getattr(copy, field.name).CopyFrom(value)
         else:
             setattr(copy, field.name, value)
+
+
+def check_model(model: ir.Model) -> None:
+    """Run onnx.checker on a model in memory.
+
+    Raises:
+        InvalidModel: the checker's finding.
+    """
+    check_proto(skeleton(model))
+
+
+def skeleton(model: ir.Model, keep_bytes: int = 0) -> onnx.ModelProto:
+    """A copy of ``model`` as protobuf, with its main graph's weights above ``keep_bytes`` declared as inputs."""
+    copy = model.clone()
+    for name, value in list(copy.graph.initializers.items()):
+        if value.const_value is not None and value.const_value.nbytes > keep_bytes:
+            value.type = value.type or ir.TensorType(value.const_value.dtype)
+            value.shape = value.shape or ir.Shape(value.const_value.shape)
+            value.const_value = None
+            copy.graph.initializers.pop(name)
+            if not value.is_graph_input():
+                copy.graph.inputs.append(value)
+    return ir.serde.serialize_model(copy)
 
 
 def check_tensors(model: ir.Model) -> None:

@@ -41,3 +41,18 @@ def every_tensor(model: ir.Model) -> Iterator[ir.TensorProtocol]:
                 yield value.const_value
         for _, _, tensors in tensor_attributes(graph):
             yield from tensors
+
+
+def clone_with_values(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, ir.Value]]:
+    """A copy of ``model``, and for each value of the original the one that stands for it in the copy."""
+    copy = model.clone()
+    pairs = zip(every_graph(model), every_graph(copy), strict=True)
+    return copy, {old: new for graph, same in pairs for old, new in zip(values(graph), values(same), strict=True)}
+
+
+def values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Everything ``graph`` itself defines: inputs, initializers that are no inputs, outputs of its nodes."""
+    yield from graph.inputs
+    yield from (value for value in graph.initializers.values() if not value.is_graph_input())
+    for node in graph:
+        yield from node.outputs
