@@ -217,6 +217,10 @@ class Provider(ABC):
     def probe(self, device: str = "") -> Availability:
         """Whether the engine and ``device`` are there. Never raises."""
 
+    def missing(self, target: Target) -> Unavailable | None:
+        """What else ``target`` needs that is not here, such as instructions of the CPU; None when it can be used."""
+        return None
+
     @abstractmethod
     def open_engine(self, model: Path, target: Target) -> Engine:
         """Open ``model``; may raise the vendor's exceptions."""
@@ -292,10 +296,16 @@ class Provider(ABC):
             InvalidTarget: an option or precision that this provider does not know.
         """
         self.check_target(target)
-        found = self.probe(target.device)
+        found = self.availability(target)
         if isinstance(found, Unavailable):
             raise ProviderUnavailable(f"{self.name} is not available: {found.reason}", next_step=found.remedy)
         return found
+
+    @final
+    def availability(self, target: Target) -> Availability:
+        """Whether the engine, ``target``'s device and what else it needs are there."""
+        found = self.probe(target.device)
+        return found if isinstance(found, Unavailable) else self.missing(target) or found
 
     @final
     def check_target(self, target: Target) -> None:

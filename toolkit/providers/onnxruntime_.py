@@ -1,24 +1,20 @@
 """ONNX Runtime: the engine behind the cpu, cuda and tensorrt providers, and the cpu provider itself.
 
-ONNX Runtime takes an absent execution provider for a warning and runs on the CPU, and takes a misspelt session option for
-nothing at all. Both are errors here.
+ONNX Runtime takes an absent execution provider for a warning and runs on the CPU, and takes a misspelt session option
+for nothing at all. Both are errors here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import platform
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import toolkit.machine as machine
-from toolkit.errors import InvalidTarget, MissingDependency, ProviderUnavailable
-from toolkit.files import sha256
+from toolkit.errors import InvalidTarget, MissingDependency, NotApplicable, ProviderUnavailable
 from toolkit.providers.base import (
     Availability,
     Available,
@@ -29,10 +25,12 @@ from toolkit.providers.base import (
     Unavailable,
     first_line,
 )
+from toolkit.providers.fingerprint import cache_key
+from toolkit.providers.onnxruntime_proof import assignment, executed_precision, node_events, placement
 from toolkit.targets import Target
 from toolkit.tensors import Array, Dim, Feeds, TensorSpec
 
-# Source: onnxruntime/core/session/onnxruntime_session_options_config_keys.h, 1.24 to 1.32; those that concern inference.
+# Those that concern inference; source: core/session/onnxruntime_session_options_config_keys.h, 1.24 to 1.32.
 SESSION_KEYS = (
     "ep.context_embed_mode", "ep.context_enable", "ep.context_file_path", "memory.enable_memory_arena_shrinkage",
     "mlas.enable_gemm_fastmath_arm64_bfloat16", "mlas.qnbit.force_fp32", "mlas.use_lut_gemm",
@@ -53,12 +51,6 @@ SESSION_ATTRIBUTES = (
 
 _DTYPES = {"float": "float32", "double": "float64"}
 _UNKNOWN_DIM = re.compile(r"^(unk__\d+|\?|)$")
-
-# Operators whose name says the precision they compute in; every other node computes in the type of its inputs.
-_INTEGER_KERNELS = re.compile(
-    r"^(QLinear|Q(Gemm|Attention|OrderedMatMul|MoE)|MatMulInteger|ConvInteger|DynamicQuantize)"
-)
-_NARROW_KERNELS = re.compile(r"^(MatMulNBits|GatherBlockQuantized|MatMulBnb4)")
 
 
 def import_onnxruntime() -> Any:
@@ -133,6 +125,32 @@ def _shape(name: str, dims: Sequence[Dim | None] | None) -> tuple[Dim, ...] | No
     )
 
 
+# ONNX Runtime's names of execution providers with their options, most wanted first.
+Chain = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def inference_session(model: Path | bytes, options: Any, chain: Chain) -> Any:
+    """An InferenceSession on the first of ``chain``, which fails where ONNX Runtime would move on to the CPU.
+
+    Raises:
+        ProviderUnavailable: the session opened without the provider that was wanted.
+    """
+    ort = import_onnxruntime()
+    providers = [(name, dict(settings)) for name, settings in chain]
+    source = model if isinstance(model, bytes) else str(model)
+    session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    wanted = chain[0][0]
+    if wanted not in session.get_providers():
+        raise ProviderUnavailable(
+            f"ONNX Runtime opened the model without {wanted}",
+            got=", ".join(session.get_providers()),
+            next_step="toolkit doctor says what is missing",
+        )
+    # A session must not be moved to the CPU behind the caller's back when the device fails later.
+    session.disable_fallback()
+    return session
+
+
 @final
 class OnnxRuntimeEngine:
     """One InferenceSession.
@@ -140,24 +158,26 @@ class OnnxRuntimeEngine:
     Args:
         model: the file.
         target: what to run it on.
-        execution_providers: ONNX Runtime's names with their options, most wanted first. The first must be in the opened
-            session, or opening fails.
+        chain: the execution providers. The first must be in the opened session and must have taken a node.
+        proof_chain: the same without what forbids an instrumented run (CUDA graphs).
+
+    Raises:
+        NotApplicable: the first provider took no node, so that another one would run the whole model.
     """
 
-    def __init__(self, model: Path, target: Target, execution_providers: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        ort = import_onnxruntime()
-        self._model, self._target, self._providers = model, target, list(execution_providers)
+    def __init__(self, model: Path, target: Target, chain: Chain, proof_chain: Chain | None = None) -> None:
+        self._model, self._target = model, target
+        self._wanted, self._proof_chain = chain[0][0], proof_chain or chain
         config = {"session.record_ep_graph_assignment_info": "1"}
-        self._session = ort.InferenceSession(str(model), session_options(target, config), providers=self._providers)
-        wanted = self._providers[0][0]
-        if wanted not in self._session.get_providers():
-            raise ProviderUnavailable(
-                f"ONNX Runtime opened the model without {wanted}",
-                got=", ".join(self._session.get_providers()),
-                next_step="toolkit doctor says what is missing",
+        self._session = inference_session(model, session_options(target, config), chain)
+        taken = assignment(self._session)
+        if taken and self._wanted not in taken:
+            raise NotApplicable(
+                f"{self._wanted} takes no node of this model",
+                where=model,
+                got=f"nodes on {', '.join(taken)}",
+                next_step="run it on that provider instead",
             )
-        # A session must not be moved to the CPU behind the caller's back when the device fails later.
-        self._session.disable_fallback()
         self.inputs = specs(self._session.get_inputs())
         self.outputs = specs(self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
@@ -172,11 +192,10 @@ class OnnxRuntimeEngine:
 
     def prove(self, feeds: Feeds) -> Execution:
         """Assignment of the model's nodes, and the precision of the nodes that a profiled run executed."""
-        ort = import_onnxruntime()
         return Execution(
-            provider=self._providers[0][0],
-            version=ort.__version__,
-            device=self._target.device or ("CPU" if self._providers[0][0] == "CPUExecutionProvider" else "0"),
+            provider=self._wanted,
+            version=import_onnxruntime().__version__,
+            device=self._target.device or ("CPU" if self._wanted == "CPUExecutionProvider" else "0"),
             threads=self._session.get_session_options().intra_op_num_threads,
             nodes_by_provider=assignment(self._session),
             executed_precision=executed_precision(self._profiled_nodes(feeds)),
@@ -185,92 +204,48 @@ class OnnxRuntimeEngine:
     def _profiled_nodes(self, feeds: Feeds) -> list[dict[str, Any]]:
         """Node events of one run in a second, instrumented session; profiling slows a run, so never the user's own.
 
-        Source: assignment info still shows Q, DQ and Conv where a QLinearConv runs; the profile shows what was executed.
+        Assignment info still shows Q, DQ and Conv where a QLinearConv runs; the profile shows what was executed.
         """
-        ort = import_onnxruntime()
         options = session_options(self._target)
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
             options.profile_file_prefix = str(Path(folder) / "run")
-            session = ort.InferenceSession(str(self._model), options, providers=self._providers)
+            session = inference_session(self._model, options, self._proof_chain)
             session.run(self._names, dict(feeds))
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
+            return node_events(Path(session.end_profiling()))
 
     def close(self) -> None:
         del self._session
 
 
-def assignment(session: Any) -> dict[str, int]:
-    """Nodes per execution provider, before fusion, from a session that recorded it."""
-    counts: Counter[str] = Counter()
-    for subgraph in session.get_provider_graph_assignment_info():
-        counts[subgraph.ep_name] += len(subgraph.get_nodes())
-    return dict(counts)
+def place(model: Path, target: Target, chain: Chain) -> Placement:
+    """Which nodes the first of ``chain`` takes, asked of ONNX Runtime itself."""
+    session = inference_session(model, session_options(target, {"session.record_ep_graph_assignment_info": "1"}), chain)
+    return placement(session, chain[0][0])
 
 
-def executed_precision(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Number of executed nodes per precision, from the ``args`` of a profile's node events."""
-    return dict(Counter(_node_precision(node) for node in nodes))
-
-
-def _node_precision(node: Mapping[str, Any]) -> str:
-    operator = str(node["op_name"])
-    if _INTEGER_KERNELS.match(operator):
-        return "int8"
-    if _NARROW_KERNELS.match(operator):
-        return "int4"
-    types = [_DTYPES.get(name, name) for entry in node.get("input_type_shape", []) for name in entry]
-    floats = [name for name in types if name.startswith(("float", "bfloat"))]
-    found: str = (floats or types or ["none"])[0]
-    return found
-
-
-def place(model: Path, target: Target, execution_providers: Sequence[tuple[str, dict[str, Any]]]) -> Placement:
-    """Which nodes the first of ``execution_providers`` takes, asked of ONNX Runtime itself."""
-    engine = OnnxRuntimeEngine(model, target, execution_providers)
-    taken: Counter[str] = Counter()
-    refused: dict[str, str] = {}
-    for subgraph in engine.session.get_provider_graph_assignment_info():
-        for node in subgraph.get_nodes():
-            if subgraph.ep_name == execution_providers[0][0]:
-                taken[node.op_type] += 1
-            else:
-                refused[node.op_type] = f"left to {subgraph.ep_name}"
-    engine.close()
-    return Placement(dict(taken), refused)
-
-
-def prepare(
-    model: Path, target: Target, folder: Path, execution_providers: Sequence[tuple[str, dict[str, Any]]], key: str
-) -> Prepared:
+def prepare(model: Path, target: Target, folder: Path, chain: Chain, key: str) -> Prepared:
     """Write ONNX Runtime's optimized graph of ``model`` into ``folder``.
 
     Its weights stay in a file of their own beside it, so that they can be mapped instead of parsed.
     """
-    ort = import_onnxruntime()
     output = folder / f"{model.stem}.prepared.onnx"
-    options = session_options(
-        target,
-        {
-            "session.optimized_model_external_initializers_file_name": f"{output.name}.data",
-            "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
-        },
-    )
+    config = {
+        "session.optimized_model_external_initializers_file_name": f"{output.name}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+    }
+    options = session_options(target, config)
     options.optimized_model_filepath = str(output)
-    ort.InferenceSession(str(model), options, providers=list(execution_providers))
+    inference_session(model, options, chain)
     return Prepared(
         output.name, key, "ONNX Runtime's optimized graph; valid for this CPU's features and this version only"
     )
 
 
 def prepared_key(model: Path, target: Target) -> str:
-    """Hash of everything an optimized graph depends on: ONNX Runtime bakes in layouts that fit this CPU's features."""
-    facts = [
-        sha256(model), import_onnxruntime().__version__, target.provider, target.device, target.inference_precision,
-        sorted(target.engine_options.items()), machine.cpu_model(), machine.cpu_features(), os.uname().machine,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    """What an optimized graph is valid for: ONNX Runtime bakes in layouts that fit this CPU's features."""
+    facts = (import_onnxruntime().__version__, platform.machine(), machine.cpu_model(), machine.cpu_features())
+    return cache_key(model, target, *facts)
 
 
 @final

@@ -1,18 +1,15 @@
-"""OpenVINO, driven natively: compiled models with the precision that the file says, and proof from the runtime model."""
+"""OpenVINO, driven natively: models compiled in the precision that the file says, proof from the runtime model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import threading
 from collections import Counter
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, final
 
 import toolkit.machine as machine
-from toolkit.errors import InvalidInput, MissingDependency
-from toolkit.files import sha256
+from toolkit.errors import MissingDependency
 from toolkit.providers.base import (
     Availability,
     Available,
@@ -23,11 +20,12 @@ from toolkit.providers.base import (
     Unavailable,
     first_line,
 )
+from toolkit.providers.fingerprint import cache_key
 from toolkit.targets import Target
 from toolkit.tensors import Array, Dim, Feeds, TensorSpec
 
-# Properties that a target may set; source: openvino.properties, 2026.4. The precision hint is not among them: it belongs to
-# Target.inference_precision, so that one place decides.
+# Properties that a target may set; source: openvino.properties, 2026.4. The precision hint is not among them: it
+# belongs to Target.inference_precision, so that one place decides.
 OPTIONS = (
     "CACHE_DIR", "CACHE_MODE", "COMPILATION_NUM_THREADS", "CPU_DENORMALS_OPTIMIZATION",
     "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE", "DYNAMIC_QUANTIZATION_GROUP_SIZE", "ENABLE_CPU_PINNING",
@@ -85,8 +83,8 @@ def _spec(port: Any, index: int) -> TensorSpec:
         return TensorSpec(name, _dtype(port.get_element_type()), None)
     dims: list[Dim] = []
     for axis, dim in enumerate(shape):
-        # OpenVINO drops the names of ONNX dims, so equal dims cannot be told from different ones: each gets its own name,
-        # but a leading dynamic dim is the batch.
+        # OpenVINO drops the names of ONNX dims, so equal dims cannot be told from different ones: each gets its own
+        # name, but a leading dynamic dim is the batch.
         dims.append(dim.get_length() if dim.is_static else "batch" if axis == 0 else f"{name}_dim{axis}")
     return TensorSpec(name, _dtype(port.get_element_type()), tuple(dims))
 
@@ -99,7 +97,7 @@ def _port_name(port: Any, index: int) -> str:
 
 
 def properties(target: Target, hint: str) -> dict[str, Any]:
-    """What is passed to ``compile_model`` for ``target``; every choice is set, so that no default of the engine decides."""
+    """What ``compile_model`` is given for ``target``; every choice is set, so that no default of the engine decides."""
     chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT" if target.mode == "throughput" else "LATENCY",
         "INFERENCE_NUM_THREADS": target.threads or machine.usable_cores(),
@@ -123,22 +121,37 @@ def _file_hint(model: Any) -> str:
     return most if most in ("bf16", "f16") else "f32"
 
 
+def compile_file(model: Path, target: Target) -> Any:
+    """The CompiledModel of an ONNX file or an OpenVINO IR (.xml with its .bin)."""
+    graph = core().read_model(str(model))
+    return core().compile_model(graph, _device(target), properties(target, _hint(graph, target)))
+
+
+def import_blob(blob: Path, target: Target) -> Any:
+    """The CompiledModel that :meth:`OpenvinoProvider.prepare` exported."""
+    chosen = properties(target, "")
+    del chosen["INFERENCE_PRECISION_HINT"]  # compiled into the blob
+    return core().import_model(blob.read_bytes(), _device(target), chosen)
+
+
+def _device(target: Target) -> str:
+    return target.device or "CPU"
+
+
+def _hint(graph: Any, target: Target) -> str:
+    return _HINTS[target.inference_precision] if target.inference_precision else _file_hint(graph)
+
+
 @final
 class OpenvinoEngine:
-    """One compiled model with one infer request."""
+    """One compiled model with one infer request, which runs one caller at a time."""
 
-    def __init__(self, model: Path, target: Target) -> None:
-        self._target = target
-        graph = core().read_model(str(model))
-        hint = _HINTS[target.inference_precision] if target.inference_precision else _file_hint(graph)
-        self._names = [_port_name(port, index) for index, port in enumerate(graph.outputs)]
-        self._compiled = core().compile_model(graph, target.device or "CPU", properties(target, hint))
-        self._request = self._compiled.create_infer_request()
-        self.inputs = tuple(_spec(port, index) for index, port in enumerate(graph.inputs))
-        self.outputs = tuple(
-            spec if spec.name == name else TensorSpec(name, spec.dtype, spec.shape)
-            for name, spec in zip(self._names, (_spec(port, i) for i, port in enumerate(graph.outputs)), strict=True)
-        )
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+        self.inputs = tuple(_spec(port, index) for index, port in enumerate(compiled.inputs))
+        self.outputs = tuple(_spec(port, index) for index, port in enumerate(compiled.outputs))
         self._ports = {spec.name: index for index, spec in enumerate(self.inputs)}
 
     @property
@@ -148,8 +161,10 @@ class OpenvinoEngine:
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         by_index = {self._ports[name]: array for name, array in feeds.items()}
-        results = self._request.infer(by_index, share_inputs=True, share_outputs=False)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        with self._lock:
+            # Inputs are read in place; outputs are copied, since the request writes the next ones over them.
+            results = self._request.infer(by_index, share_inputs=True, share_outputs=False)
+            return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
@@ -212,19 +227,21 @@ class OpenvinoProvider(Provider):
     def known_options(self) -> tuple[str, ...]:
         return OPTIONS
 
+    def missing(self, target: Target) -> Unavailable | None:
+        if target.inference_precision == "bfloat16" and _device(target) == "CPU" and not machine.has_bfloat16():
+            return Unavailable("this CPU has no bfloat16 instructions", "use a target that computes in float32")
+        return None
+
     def open_engine(self, model: Path, target: Target) -> OpenvinoEngine:
-        if (
-            target.inference_precision == "bfloat16"
-            and (target.device or "CPU") == "CPU"
-            and not machine.has_bfloat16()
-        ):
-            raise InvalidInput("this CPU has no bfloat16 instructions", where=target.name, next_step="use openvino-f32")
-        return OpenvinoEngine(model, target)
+        return OpenvinoEngine(compile_file(model, target))
+
+    def open_prepared(self, prepared: Path, target: Target) -> OpenvinoEngine:
+        return OpenvinoEngine(import_blob(prepared, target))
 
     def place(self, model: Path, target: Target) -> Placement:
         """OpenVINO's own answer: what its plugin supports, and the operators its reader cannot translate."""
         graph = core().read_model(str(model))
-        supported = core().query_model(graph, target.device or "CPU")
+        supported = core().query_model(graph, _device(target))
         taken: Counter[str] = Counter()
         refused: dict[str, str] = {}
         for op in graph.get_ops():
@@ -233,21 +250,15 @@ class OpenvinoProvider(Provider):
             else:
                 refused[op.get_type_name()] = "not supported by the plugin"
         return Placement(
-            {name: count for name, count in taken.items() if name not in _PASSIVE_LAYERS + ("Constant",)}, refused
+            {name: count for name, count in taken.items() if name not in (*_PASSIVE_LAYERS, "Constant")}, refused
         )
 
     def prepare(self, model: Path, target: Target, folder: Path) -> Prepared:
         """Write the compiled model's blob into ``folder``."""
-        engine = OpenvinoEngine(model, target)
         output = folder / f"{model.stem}.blob"
-        output.write_bytes(engine.compiled.export_model())
-        engine.close()
-        return Prepared(
-            output.name,
-            self.prepared_key(model, target),
-            "OpenVINO's compiled blob; valid for this CPU and version only",
-        )
+        output.write_bytes(compile_file(model, target).export_model())
+        note = "OpenVINO's compiled blob; valid for this CPU and version only"
+        return Prepared(output.name, self.prepared_key(model, target), note)
 
     def prepared_key(self, model: Path, target: Target) -> str:
-        facts: list[Mapping[str, Any] | str] = [sha256(model), version(), machine.cpu_model(), properties(target, "")]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return cache_key(model, target, version(), machine.cpu_model(), machine.cpu_features())

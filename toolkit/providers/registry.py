@@ -39,14 +39,14 @@ def provider(name: str) -> Provider:
 
 
 def target(text: str) -> Target:
-    """The target that a user's ``text`` means (see :func:`toolkit.targets.find_target`), checked against its provider."""
+    """The target that ``text`` means (see :func:`toolkit.targets.find_target`), checked against its provider."""
     found = find_target(text, NAMES)
     provider(found.provider).check_target(found)
     return found
 
 
 def targets(texts: tuple[str, ...]) -> tuple[Target, ...]:
-    """Like :func:`target` for several; ``all`` stands for every shipped target file, those that are not there included."""
+    """Like :func:`target` for several; ``all`` stands for every shipped target, those that are not there included."""
     found: list[Target] = []
     for text in texts:
         found += shipped_targets().values() if text == "all" else [target(text)]
@@ -54,7 +54,7 @@ def targets(texts: tuple[str, ...]) -> tuple[Target, ...]:
 
 
 def availability(item: Target) -> Availability:
-    return provider(item.provider).probe(item.device)
+    return provider(item.provider).availability(item)
 
 
 def automatic() -> tuple[str, ...]:
