@@ -156,6 +156,25 @@ def test_the_candidates_are_in_the_order_asked_for(model: Path) -> None:
     assert [choice.target.provider for choice in found] == ["cpu", "openvino"]
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_prepared_form_is_made_once_and_answers_the_same(
+    tmp_path: Path, model: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    engine = type(registry.provider(provider))
+    real = engine.prepare
+    monkeypatch.setattr(engine, "prepare", lambda self, *args: made.append(args[0]) or real(self, *args))
+    for _ in range(2):
+        with toolkit.load(model, provider, prepared=True) as session:
+            np.testing.assert_array_equal(session(ONES)["y"], 2 * ONES["x"])
+            assert [spec.name for spec in session.outputs] == ["y"]
+    assert len(made) == 1
+    write_scaled(model, 5.0)
+    with toolkit.load(model, provider, prepared=True) as session:
+        np.testing.assert_array_equal(session(ONES)["y"], 5 * ONES["x"])
+    assert len(made) == 2
+
+
 def test_a_session_says_what_it_has_no_preprocessing_for(model: Path) -> None:
     with toolkit.load(model, "cpu") as session, pytest.raises(UsageError, match="no preprocessing"):
         session.preprocess({"image": np.zeros(1)})

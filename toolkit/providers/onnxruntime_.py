@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import msgspec
+
 import toolkit.machine as machine
 from toolkit.errors import InvalidTarget, MissingDependency, NotApplicable, ProviderUnavailable
 from toolkit.providers.base import (
@@ -248,6 +250,12 @@ def prepared_key(model: Path, target: Target) -> str:
     return cache_key(model, target, *facts)
 
 
+def as_it_is(target: Target) -> Target:
+    """``target`` without graph optimization, for a graph that has been through it."""
+    options = {**target.engine_options, "graph_optimization_level": "ORT_DISABLE_ALL"}
+    return msgspec.structs.replace(target, engine_options=options)
+
+
 @final
 class CpuProvider(Provider):
     """ONNX Runtime's CPU execution provider."""
@@ -278,6 +286,9 @@ class CpuProvider(Provider):
 
     def open_engine(self, model: Path, target: Target) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(model, target, self._CHAIN)
+
+    def open_prepared(self, prepared: Path, target: Target) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(prepared, as_it_is(target), self._CHAIN)
 
     def place(self, model: Path, target: Target) -> Placement:
         return place(model, target, self._CHAIN)

@@ -256,7 +256,7 @@ class OpenvinoProvider(Provider):
     def prepare(self, model: Path, target: Target, folder: Path) -> Prepared:
         """Write the compiled model's blob into ``folder``."""
         output = folder / f"{model.stem}.blob"
-        output.write_bytes(compile_file(model, target).export_model())
+        output.write_bytes(compile_file(model, target).export_model().getvalue())
         note = "OpenVINO's compiled blob; valid for this CPU and version only"
         return Prepared(output.name, self.prepared_key(model, target), note)
 
