@@ -208,6 +208,8 @@ class Provider(ABC):
     """Precisions of files that the engine runs."""
     inference_precisions: ClassVar[tuple[str, ...]] = ()
     """Roundings a target may ask this engine to do on its own."""
+    option_values: ClassVar[Mapping[str, tuple[str, ...] | type]] = {}
+    """For options that do not take just anything: the values allowed, or the type."""
     extra: ClassVar[str]
     """The extra of this package that installs the engine."""
     placement_rules: ClassVar[str | None] = None
@@ -311,14 +313,8 @@ class Provider(ABC):
     def check_target(self, target: Target) -> None:
         """Check options and precisions by name, without touching the engine's device."""
         where = target.name or self.name
-        for option in target.engine_options:
-            if option not in self.known_options():
-                raise InvalidTarget(
-                    f"{self.name} has no such option",
-                    where=where,
-                    got=option,
-                    expected=nearest(option, self.known_options()),
-                )
+        for option, value in target.engine_options.items():
+            self._check_option(option, value, where)
         for precision in target.precisions:
             if precision not in self.precisions:
                 raise InvalidTarget(
@@ -332,6 +328,23 @@ class Provider(ABC):
             expected = nearest(rounding, self.inference_precisions) if self.inference_precisions else "none"
             raise InvalidTarget(
                 f"{self.name} cannot compute in {rounding}", where=where, got=rounding, expected=expected
+            )
+
+    def _check_option(self, option: str, value: object, where: str) -> None:
+        if option not in self.known_options():
+            raise InvalidTarget(
+                f"{self.name} has no such option",
+                where=where,
+                got=option,
+                expected=nearest(option, self.known_options()),
+            )
+        allowed = self.option_values.get(option)
+        place = f"{where}: option {option}"
+        if isinstance(allowed, tuple) and value not in allowed:
+            raise InvalidTarget("unknown value", where=place, got=repr(value), expected=nearest(str(value), allowed))
+        if isinstance(allowed, type) and type(value) is not allowed:
+            raise InvalidTarget(
+                "wrong type", where=place, got=repr(value), expected=f"a value of type {allowed.__name__}"
             )
 
 

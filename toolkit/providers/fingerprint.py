@@ -1,7 +1,7 @@
 """Keys of what is cached for a model: a hash over the file, the weights beside it, the target and whatever else counts.
 
 Two models may share one ``.onnx`` byte for byte and differ in the weights that it keeps elsewhere. To find those, the
-file is walked as a protobuf, along the few fields that can lead to external data; weights that lie inside it are skipped
+file is walked as a protobuf, along the few fields that can lead to external data; weights inside it are skipped
 unread. No onnx package is needed.
 
 Source: onnx/onnx.proto (field numbers), protobuf.dev/programming-guides/encoding (wire format).

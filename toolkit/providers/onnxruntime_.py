@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 import msgspec
 
 import toolkit.machine as machine
-from toolkit.errors import InvalidTarget, MissingDependency, NotApplicable, ProviderUnavailable
+from toolkit.errors import MissingDependency, NotApplicable, ProviderUnavailable
 from toolkit.providers.base import (
     Availability,
     Available,
@@ -28,7 +28,13 @@ from toolkit.providers.base import (
     first_line,
 )
 from toolkit.providers.fingerprint import cache_key
-from toolkit.providers.onnxruntime_proof import assignment, executed_precision, node_events, placement
+from toolkit.providers.onnxruntime_proof import (
+    RECORD_ASSIGNMENT,
+    assignment,
+    executed_precision,
+    node_events,
+    placement,
+)
 from toolkit.targets import Target
 from toolkit.tensors import Array, Dim, Feeds, TensorSpec
 
@@ -45,11 +51,19 @@ SESSION_KEYS = (
     "session.qdqisint8allowed", "session.set_denormal_as_zero", "session.use_device_allocator_for_initializers",
     "session.x64quantprecision",
 )  # fmt: skip
-# Attributes of SessionOptions that a target may set under their own names.
-SESSION_ATTRIBUTES = (
-    "enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "execution_mode", "graph_optimization_level",
-    "inter_op_num_threads", "use_deterministic_compute",
-)  # fmt: skip
+# Attributes of SessionOptions that a target may set under their own names, and the values they take.
+SESSION_VALUES: Mapping[str, tuple[str, ...] | type] = {
+    "enable_cpu_mem_arena": bool,
+    "enable_mem_pattern": bool,
+    "enable_mem_reuse": bool,
+    "execution_mode": ("ORT_SEQUENTIAL", "ORT_PARALLEL"),
+    "graph_optimization_level": (
+        "ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL",
+    ),
+    "inter_op_num_threads": int,
+    "use_deterministic_compute": bool,
+}  # fmt: skip
+SESSION_ATTRIBUTES = tuple(SESSION_VALUES)
 
 _DTYPES = {"float": "float32", "double": "float64"}
 _UNKNOWN_DIM = re.compile(r"^(unk__\d+|\?|)$")
@@ -87,7 +101,7 @@ def session_options(target: Target, config: Mapping[str, str] | None = None) -> 
         if key in SESSION_ATTRIBUTES:
             setattr(options, key, _attribute(ort, key, value))
         elif key in SESSION_KEYS:
-            options.add_session_config_entry(key, _text(value))
+            options.add_session_config_entry(key, option_text(value))
     for key, text in (config or {}).items():
         options.add_session_config_entry(key, text)
     return options
@@ -95,16 +109,11 @@ def session_options(target: Target, config: Mapping[str, str] | None = None) -> 
 
 def _attribute(ort: Any, key: str, value: object) -> object:
     enumerations = {"execution_mode": ort.ExecutionMode, "graph_optimization_level": ort.GraphOptimizationLevel}
-    if key not in enumerations:
-        return value
-    members = enumerations[key].__members__
-    if value not in members:
-        raise InvalidTarget("unknown value", where=key, got=value, expected=f"one of: {', '.join(members)}")
-    return members[str(value)]
+    return getattr(enumerations[key], str(value)) if key in enumerations else value
 
 
-def _text(value: object) -> str:
-    """Session config entries are text; booleans are "1" and "0"."""
+def option_text(value: object) -> str:
+    """An option as the engine takes it: text, with booleans as "1" and "0"."""
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
@@ -170,8 +179,7 @@ class OnnxRuntimeEngine:
     def __init__(self, model: Path, target: Target, chain: Chain, proof_chain: Chain | None = None) -> None:
         self._model, self._target = model, target
         self._wanted, self._proof_chain = chain[0][0], proof_chain or chain
-        config = {"session.record_ep_graph_assignment_info": "1"}
-        self._session = inference_session(model, session_options(target, config), chain)
+        self._session = inference_session(model, session_options(target, RECORD_ASSIGNMENT), chain)
         taken = assignment(self._session)
         if taken and self._wanted not in taken:
             raise NotApplicable(
@@ -222,7 +230,7 @@ class OnnxRuntimeEngine:
 
 def place(model: Path, target: Target, chain: Chain) -> Placement:
     """Which nodes the first of ``chain`` takes, asked of ONNX Runtime itself."""
-    session = inference_session(model, session_options(target, {"session.record_ep_graph_assignment_info": "1"}), chain)
+    session = inference_session(model, session_options(target, RECORD_ASSIGNMENT), chain)
     return placement(session, chain[0][0])
 
 
@@ -265,6 +273,7 @@ class CpuProvider(Provider):
     precisions = ("float64", "float32", "float16", "int8", "int4")
     extra = "cpu"
     placement_rules = "cpu.toml"
+    option_values = SESSION_VALUES
 
     _CHAIN: ClassVar[tuple[tuple[str, dict[str, Any]], ...]] = (("CPUExecutionProvider", {}),)
 

@@ -18,6 +18,8 @@ _INTEGER_KERNELS = re.compile(
 _NARROW_KERNELS = re.compile(r"^(MatMulNBits|GatherBlockQuantized|MatMulBnb4)")
 # One node that stands for a whole TensorRT engine. It was built strongly typed, so its layers compute as the file says.
 _ENGINES = re.compile(r"^TRTKernel")
+# Session configuration without which a session cannot tell its assignment.
+RECORD_ASSIGNMENT = {"session.record_ep_graph_assignment_info": "1"}
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
