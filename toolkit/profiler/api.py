@@ -1,0 +1,134 @@
+"""``toolkit.profile``: measure models on targets, side by side."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toolkit.errors import UsageError
+from toolkit.profiler.assembly import check_baseline, chosen_baseline, comparisons, measured_record, skipped_record
+from toolkit.profiler.cases import Case, Skipped
+from toolkit.profiler.environment import available_memory_bytes, environment
+from toolkit.profiler.grouping import groups
+from toolkit.profiler.interference import between, usage
+from toolkit.profiler.models import Model
+from toolkit.profiler.models import models as described
+from toolkit.profiler.planning import Wish, plan, wanted_targets
+from toolkit.profiler.process import ProcessWorker
+from toolkit.profiler.records import CaseRecord, ProfileReport
+from toolkit.profiler.schedule import OnProgress, Plan, Progress, Run, measure
+from toolkit.targets import Target
+
+# Named, not imported: it lies above this package, and only the worker that opens a source loads it.
+OPENER = "toolkit.exporter.sources:open_module"
+
+ModelText = str | os.PathLike[str] | Model
+
+
+def profile(
+    models: ModelText | Sequence[ModelText],
+    targets: str | Target | Sequence[str | Target] = ("cpu",),
+    *,
+    batches: Sequence[int] | None = None,
+    dims: Mapping[str, int] | None = None,
+    budget_s: float = 30.0,
+    baseline: str = "",
+    data: str | os.PathLike[str] | None = None,
+    processes: int = 3,
+    seed: int = 0,
+    opener: str = OPENER,
+    on_progress: OnProgress | None = None,
+    show_output: bool = False,
+) -> ProfileReport:
+    """Measure each model on each target and compare them with one baseline.
+
+    Every case runs in a worker process of its own; all take turns in short blocks until the budget is spent.
+
+    Args:
+        models: ONNX files, bundles (all their variants are measured), or sources such as "zoo:cnn" for torch targets.
+        targets: names, files or :class:`Target`; "all" takes every shipped target and lists those that are not here.
+        batches: sizes of the batch dim; None for the models' own, which is 1 where it is free. dims: sizes of other
+        named dims; what is not given gets a small default. budget_s: seconds of measuring for all cases together;
+        starting processes and opening models come on top. baseline: target, model or case that others are compared
+        with; "" for torch eager if it is there, else the first. data: real samples to feed (docs/data.md); None for
+        random ones. processes: how many fresh processes each case is measured in. seed: of inputs, of the order of
+        turns and of resampling. opener: ``package.module:function`` that opens sources. on_progress: called between
+        blocks. show_output: let through what engines print.
+
+    Returns:
+        A report. Cases that failed or could not run are in it, with the reason. After Ctrl-C it holds what was
+        measured.
+
+    Raises:
+        ProviderUnavailable: a target that was named is not on this machine.
+        UsageError: a model, target, dim or baseline that makes no sense.
+    """
+    _check_numbers(batches, budget_s, processes)
+    found_targets, unavailable = wanted_targets([targets] if isinstance(targets, str | Target) else targets)
+    wish = Wish(batches=batches, dims=dims or {}, data=os.fspath(data or ""), opener=opener, seed=seed)
+    settings = {
+        "budget_s": budget_s, "processes": processes, "seed": seed, "baseline": baseline, "data": wish.data or "random",
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="toolkit-profile-") as folder:
+        planned = plan(_models(models), found_targets, unavailable, wish, Path(folder))
+        cases = [item for item in planned if isinstance(item, Case)]
+        check_baseline(cases, baseline)
+        before, surroundings = usage(), environment()
+        run = measure(
+            cases,
+            groups([case.size_bytes for case in cases], _anchors(cases, baseline), available_memory_bytes()),
+            Plan(budget_s=budget_s, processes=processes, seed=seed),
+            lambda: ProcessWorker(show_output=show_output),
+            on_progress or _silent,
+        )
+    interference = between(before, usage())
+    return ProfileReport(
+        environment=surroundings,
+        settings=settings,
+        cases=_records(planned, run),
+        comparisons=comparisons(run.courses, baseline, seed),
+        warnings=[interference.doubt] if interference and interference.doubt else [],
+        interrupted=run.interrupted,
+    )
+
+
+def _silent(progress: Progress) -> None:
+    pass
+
+
+def _models(models: ModelText | Sequence[ModelText]) -> list[Model]:
+    items = [models] if isinstance(models, str | os.PathLike | Model) else list(models)
+    if not items:
+        raise UsageError("no model to measure")
+    named = described([item for item in items if not isinstance(item, Model)])
+    return [*(item for item in items if isinstance(item, Model)), *named]
+
+
+def _check_numbers(batches: Sequence[int] | None, budget_s: float, processes: int) -> None:
+    if budget_s <= 0:
+        raise UsageError("the budget is a positive time", where="--budget", got=budget_s)
+    if processes < 1:
+        raise UsageError("each case needs a process", where="--processes", got=processes)
+    for batch in batches or ():
+        if batch < 1:
+            raise UsageError("a batch holds one sample or more", where="--batch", got=batch)
+
+
+def _anchors(cases: Sequence[Case], baseline: str) -> list[int]:
+    """Indices of the likely baselines: one per group and batch. Only opening a source tells its sizes for certain."""
+    members: dict[tuple[str, int | None], list[int]] = {}
+    for index, case in enumerate(cases):
+        members.setdefault((case.group, case.batch), []).append(index)
+    found = []
+    for indices in members.values():
+        chosen = chosen_baseline([cases[index] for index in indices], baseline)
+        if chosen is not None:
+            found.append(indices[chosen])
+    return found
+
+
+def _records(planned: Sequence[Case | Skipped], run: Run) -> list[CaseRecord]:
+    courses = iter(run.courses)
+    return [skipped_record(item) if isinstance(item, Skipped) else measured_record(next(courses)) for item in planned]

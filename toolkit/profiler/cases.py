@@ -1,0 +1,58 @@
+"""What is measured: one model on one target at one size, and the ones that cannot be, with the reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from toolkit.targets import Target
+from toolkit.tensors import TensorSpec
+
+Status = Literal["ok", "not_applicable", "unavailable", "failed"]
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to measure; it travels to the worker as it is.
+
+    Attributes:
+        model: what the report calls it.
+        path: what is opened: a file, or the text of a source that ``opener`` understands.
+        opener: ``package.module:function`` that turns ``path`` into a torch module and the specs of its inputs and outputs;
+            None for files.
+        group: models of different groups are never compared with each other.
+        batch: samples per call; None for the model's own, which is 1 where it is free.
+        dims: sizes of named dims; those that the model does not have are ignored.
+        inputs: what to feed; None where only the opened session can tell.
+        feeds: an ``.npz`` with arrays ``INDEX/NAME`` to feed instead of random ones; "" for random.
+        size_bytes: of the files, to guess how much memory opening takes.
+    """
+
+    model: str
+    path: str
+    target: Target
+    opener: str | None = None
+    group: str = ""
+    precision: str = ""
+    batch: int | None = None
+    dims: dict[str, int] = {}
+    inputs: tuple[TensorSpec, ...] | None = None
+    feeds: str = ""
+    seed: int = 0
+    size_bytes: int = 0
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that is not measured."""
+
+    case: Case
+    status: Status
+    reason: str
+
+
+def label(case: Case) -> str:
+    """The case as people refer to it: ``model@target``, with batch and dims where they were asked for."""
+    sizes = {} if case.batch is None else {"batch": case.batch}
+    sizes |= case.dims
+    listed = ",".join(f"{name}={size}" for name, size in sizes.items())
+    return f"{case.model}@{case.target.name}" + (f"[{listed}]" if listed else "")

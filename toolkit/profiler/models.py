@@ -1,0 +1,127 @@
+"""What the things that a user names as models are: ONNX files, variants of bundles, sources, files of one engine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from toolkit.bundle.reader import check_variant, is_bundle, open_bundle
+from toolkit.errors import NotApplicable
+from toolkit.graph.facts import facts, require_runnable
+from toolkit.preprocess import Preprocessing
+from toolkit.providers.base import Provider
+from toolkit.targets import Target
+from toolkit.tensors import TensorSpec
+
+Kind = Literal["onnx", "source", "file"]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model to measure.
+
+    Attributes:
+        name: what the report calls it.
+        path: the file, or the text of the source.
+        kind: "onnx"; "source", which only providers that open no ONNX can take; "file" of a kind that is left to the
+            engine to judge.
+        precision: of the file; "" where only the opened model can tell.
+        inputs: None likewise.
+        made_for: providers that a bundle's variant was lowered for; empty means any.
+    """
+
+    name: str
+    path: str
+    kind: Kind
+    group: str = ""
+    precision: str = ""
+    inputs: tuple[TensorSpec, ...] | None = None
+    size_bytes: int = 0
+    made_for: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def require_fit(self, target: Target, provider: Provider) -> None:
+        """Check that this model is one for ``target``.
+
+        Raises:
+            NotApplicable: why it is not.
+        """
+        if self.kind == "source" and provider.accepts_onnx:
+            raise NotApplicable(f"{provider.name} runs ONNX files", next_step="toolkit export makes one of this source")
+        if self.kind == "onnx" and not provider.accepts_onnx:
+            raise NotApplicable(f"{provider.name} opens sources, not ONNX files")
+        if self.made_for and provider.name not in self.made_for:
+            raise NotApplicable(f"this variant was made for {', '.join(self.made_for)}")
+        if self.precision and not target.allows(self.precision):
+            raise NotApplicable(f"the file is {self.precision}; the target takes {', '.join(target.precisions)}")
+        if self.precision and self.precision not in provider.precisions:
+            raise NotApplicable(f"the file is {self.precision}; {provider.name} runs {', '.join(provider.precisions)}")
+
+
+def models(texts: Sequence[str | os.PathLike[str]]) -> list[Model]:
+    """The models that ``texts`` mean, with names that tell them apart.
+
+    Raises:
+        FileProblem, InvalidModel, InvalidBundle: one of them cannot be read.
+    """
+    return _distinct([model for text in texts for model in _models(os.fspath(text))])
+
+
+def _models(text: str) -> list[Model]:
+    path = Path(text)
+    if is_bundle(path):
+        return _variants(text)
+    if path.suffix == ".onnx":
+        found = facts(path)
+        require_runnable(found, path)
+        return [
+            Model(
+                name=path.name,
+                path=text,
+                kind="onnx",
+                precision=found.precision,
+                inputs=found.inputs,
+                size_bytes=found.size_bytes,
+            )
+        ]
+    if path.is_file() and path.suffix != ".pt2":
+        return [Model(name=path.name, path=text, kind="file", size_bytes=path.stat().st_size)]
+    return [Model(name=text, path=text, kind="source")]
+
+
+def _variants(text: str) -> list[Model]:
+    bundle = open_bundle(text)
+    found = []
+    for variant in bundle.manifest.variants:
+        check_variant(bundle, variant)
+        path = bundle.model_file(variant)
+        found.append(
+            Model(
+                name=f"{Path(text).stem}:{variant.name}",
+                path=str(path),
+                kind="onnx" if path.suffix == ".onnx" else "file",
+                precision=variant.precision,
+                inputs=bundle.manifest.inputs,
+                size_bytes=sum(record.size_bytes for record in variant.files.values()),
+                made_for=tuple(sorted({target.provider for target in variant.targets})),
+                preprocessing=bundle.manifest.preprocessing,
+            )
+        )
+    return found
+
+
+def _distinct(found: Sequence[Model]) -> list[Model]:
+    """Models whose names clash get their whole path for a name, and a number where even that is the same."""
+    names = Counter(model.name for model in found)
+    renamed = [msgspec.structs.replace(m, name=m.path) if names[m.name] > 1 else m for m in found]
+    seen: Counter[str] = Counter()
+    result = []
+    for model in renamed:
+        seen[model.name] += 1
+        again = f"{model.name}#{seen[model.name]}" if seen[model.name] > 1 else model.name
+        result.append(msgspec.structs.replace(model, name=again))
+    return result

@@ -1,0 +1,61 @@
+"""What the schedule and its workers say to each other: one JSON object per line, requests in, replies out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from toolkit.profiler.cases import Case, Status
+from toolkit.providers.base import Execution
+
+
+class Open(msgspec.Struct, frozen=True, tag="open"):
+    """Import the engine, open the model, run it once; answered by :class:`Opened`."""
+
+    case: Case
+
+
+class Measure(msgspec.Struct, frozen=True, tag="measure"):
+    """Run for about ``duration_ns``; answered by :class:`Block`."""
+
+    duration_ns: int
+
+
+class Prove(msgspec.Struct, frozen=True, tag="prove"):
+    """Say what ran; answered by :class:`Proof`. Costly, so it comes after all measuring."""
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened", kw_only=True):
+    """The model is open. ``shapes`` are those that are fed; ``base_memory_bytes`` was in use before the engine came."""
+
+    import_ns: int
+    load_ns: int
+    first_inference_ns: int
+    precision: str
+    batch: int
+    dims: dict[str, int]
+    shapes: list[list[int]]
+    base_memory_bytes: int
+    warnings: list[str] = []
+
+
+class Block(msgspec.Struct, frozen=True, tag="block"):
+    """Latencies of calls in the order they were made; ``calls`` counts those that were thinned out too."""
+
+    samples_ns: list[int]
+    calls: int
+    peak_memory_bytes: int
+
+
+class Proof(msgspec.Struct, frozen=True, tag="proof"):
+    execution: Execution
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+    """The request failed in a way that has an explanation."""
+
+    status: Status
+    reason: str
+
+
+Request = Open | Measure | Prove
+Reply = Opened | Block | Proof | Refusal
