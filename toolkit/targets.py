@@ -57,7 +57,11 @@ def profiles_folder() -> Path:
 
 def shipped_targets() -> dict[str, Target]:
     """All targets in ``profiles/`` by name, in order of name."""
-    return {path.stem: read_target(path) for path in sorted(profiles_folder().glob("*.toml"))}
+    return {path.stem: read_target(path) for path in sorted(profiles_folder().glob("*.toml"), key=_stem)}
+
+
+def _stem(path: Path) -> str:
+    return path.stem
 
 
 def read_target(path: str | Path) -> Target:

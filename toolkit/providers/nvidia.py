@@ -6,7 +6,9 @@ Source: docs.nvidia.com/cuda/cuda-driver-api. Nothing here creates a context, so
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -85,3 +87,10 @@ def _text(library: Any, code: int) -> str:
     text = ctypes.c_char_p()
     library.cuGetErrorString(code, ctypes.byref(text))
     return text.value.decode(errors="replace") if text.value else f"error {code}"
+
+
+def kernel_module() -> str:
+    """Version of the driver's kernel module, such as ``580.159.03``; "" where Linux has none loaded."""
+    path = Path("/proc/driver/nvidia/version")
+    match = re.search(r"\d+\.\d+(\.\d+)?", path.read_text(encoding="utf-8")) if path.is_file() else None
+    return match[0] if match else ""
