@@ -1,4 +1,4 @@
-"""Targets: a provider, a device and how to use them. One TOML file each, in ``profiles/`` or anywhere the user likes."""
+"""Targets: a provider, a device and how to use them. One TOML file each, in ``profiles/`` or wherever the user likes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from toolkit.tensors import nearest
 Precision = Literal["float64", "float32", "float16", "bfloat16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("float64", "float32", "float16", "bfloat16", "int8", "int4")
 
-# ONNX Runtime's own names, so that people can bring their habits. OpenVINOExecutionProvider is left out on purpose: it is
-# another engine build than the native OpenVINO that this toolkit drives.
+# ONNX Runtime's own names, so that people can bring their habits. OpenVINOExecutionProvider is left out on purpose:
+# it is another engine build than the native OpenVINO that this toolkit drives.
 ALIASES: Mapping[str, str] = {
     "CPUExecutionProvider": "cpu",
     "CUDAExecutionProvider": "cuda",

@@ -23,6 +23,8 @@ _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "onnx", "onnx-ir", "onnxscript", "nncf",
     "transformers", "numpy", "msgspec",
 )  # fmt: skip
+# Extras made of other extras, for those who develop this project.
+_COMPOSITE = ("demo", "test", "dev")
 # The instructions that decide how fast reduced precision is.
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -94,7 +96,7 @@ def examine() -> Report:
         providers=tuple(_state(name, registry.provider(name).probe()) for name in registry.NAMES),
         packages={name: installed.version(name) for name in _PACKAGES},
         problems=(*_python_problem(), *installed.clashes(), *installed.too_old()),
-        extras_missing=installed.missing_by_extra(installed.extras()),
+        extras_missing=installed.missing_by_extra(name for name in installed.extras() if name not in _COMPOSITE),
     )
 
 
@@ -185,7 +187,8 @@ def _providers(states: tuple[ProviderState, ...]) -> list[str]:
 
 
 def _problems(problems: tuple[installed.Problem, ...]) -> list[str]:
-    return [line for item in problems for line in paragraph(f"{item.what}; {item.remedy}")]
+    lines = [line for item in problems for line in (*paragraph(item.what), *paragraph(f"→ {item.remedy}"))]
+    return lines or ["  none found"]
 
 
 def _extras(missing: dict[str, tuple[str, ...]]) -> list[str]:
