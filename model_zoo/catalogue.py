@@ -74,7 +74,7 @@ SMALL = (
         inputs=(TensorSpec("pixel_values", "float32", ("batch", 64)),),
         preprocessing=_image("pixel_values", Reshape((64,)), Scale(1 / 16)),
         labels=DIGIT_LABELS, task="image-classification", dataset=DIGITS, parameters=17_226,
-        recipe=Recipe(epochs=60, learning_rate=3e-3),
+        recipe=Recipe(epochs=60, learning_rate=3e-3, noise=0.15),
     ),
     ZooEntry(
         name="cnn_digits", family="CNN", description="two 3×3 convolution blocks, 8×8 digits",
@@ -82,7 +82,7 @@ SMALL = (
         inputs=(TensorSpec("pixel_values", "float32", ("batch", 1, 8, 8)),),
         preprocessing=_image("pixel_values", Layout("NHW", "NCHW"), Scale(1 / 16)),
         labels=DIGIT_LABELS, task="image-classification", dataset=DIGITS, parameters=19_562,
-        recipe=Recipe(epochs=30, learning_rate=5e-3),
+        recipe=Recipe(epochs=30, learning_rate=5e-3, noise=0.15),
     ),
     ZooEntry(
         name="rnn_digits", family="RNN", description="LSTM over the 8 rows of a digit",
@@ -90,7 +90,7 @@ SMALL = (
         inputs=(TensorSpec("features", "float32", ("batch", "time", 8)),),
         preprocessing=_image("features", Scale(1 / 16)),
         labels=DIGIT_LABELS, task="image-classification", dataset=DIGITS, parameters=19_594,
-        recipe=Recipe(epochs=40, learning_rate=5e-3),
+        recipe=Recipe(epochs=60, learning_rate=5e-3, noise=0.15),
     ),
     ZooEntry(
         name="gru_digits", family="RNN", description="GRU over the 8 rows of a digit",
@@ -98,7 +98,7 @@ SMALL = (
         inputs=(TensorSpec("features", "float32", ("batch", "time", 8)),),
         preprocessing=_image("features", Scale(1 / 16)),
         labels=DIGIT_LABELS, task="image-classification", dataset=DIGITS, parameters=14_858,
-        recipe=Recipe(epochs=40, learning_rate=5e-3),
+        recipe=Recipe(epochs=60, learning_rate=5e-3, noise=0.15),
     ),
     ZooEntry(
         name="transformer_digits", family="Transformer", description="encoder over 16 patches of 2×2, 8×8 digits",
@@ -107,7 +107,7 @@ SMALL = (
         inputs=(TensorSpec("pixel_values", "float32", ("batch", 1, 8, 8)),),
         preprocessing=_image("pixel_values", Layout("NHW", "NCHW"), Scale(1 / 16)),
         labels=DIGIT_LABELS, task="image-classification", dataset=DIGITS, parameters=102_090,
-        recipe=Recipe(epochs=40, learning_rate=2e-3),
+        recipe=Recipe(epochs=30, learning_rate=2e-3, noise=0.15),
     ),
     ZooEntry(
         name="fcnn_mnist", family="FCNN", description="784-256-128-10, 28×28 digits or fashion",
