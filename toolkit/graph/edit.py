@@ -84,25 +84,26 @@ def graph_of(node: ir.Node) -> ir.Graph:
     return graph
 
 
-def replace(old: ir.Value, new: ir.Value) -> bool:
-    """Make everything that reads ``old`` read ``new``; False, and nothing changed, where ``old`` is a graph output.
+def can_replace(old: ir.Value, new: ir.Value) -> bool:
+    """Whether ``new`` can stand wherever ``old`` does.
 
-    A graph output keeps its name only when ``new`` can take it: when it is computed in the same graph and is neither an
-    input nor an output itself.
+    A graph output keeps its name, so what replaces it has to be computed in the same graph and be no output itself.
     """
     if not old.is_graph_output():
-        old.replace_all_uses_with(new)
         return True
-    graph, producer = old.graph, new.producer()
-    if producer is None or producer.graph is not graph or new.is_graph_output():
+    producer = new.producer()
+    return producer is not None and producer.graph is old.graph and not new.is_graph_output()
+
+
+def replace(old: ir.Value, new: ir.Value) -> bool:
+    """Make everything that reads ``old`` read ``new``; False, and nothing done, where :func:`can_replace` says no."""
+    if not can_replace(old, new):
         return False
-    name, old.name = old.name, f"{old.name}__replaced"
-    if new.shape is None:
-        new.shape = old.shape
-    if new.type is None:
-        new.type = old.type
+    if old.is_graph_output():
+        name, old.name = old.name, f"{old.name}__replaced"
+        new.name = name
+        new.shape, new.type = old.shape or new.shape, old.type or new.type
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-    new.name = name
     return True
 
 

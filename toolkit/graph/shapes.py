@@ -35,18 +35,21 @@ class Inferred(NamedTuple):
 Shapes = Mapping[ir.Value, Inferred]
 
 
-def infer(model: ir.Model, dims: Mapping[str, int] | None = None) -> Shapes:
+def infer(model: ir.Model, dims: Mapping[str, int] | None = None, *, annotations: bool = True) -> Shapes:
     """Type and shape of each value of ``model``, by onnx's shape inference; the model is not changed.
 
     Args:
         model: the model.
         dims: sizes that its named dims take; those left out stay unknown.
+        annotations: whether to believe the shapes that the file gives for values that nodes compute. They may be wrong,
+            since engines do not check them as they check inputs; what is derived here must then not rest on them.
 
     Raises:
         UsageError: a dim the model does not have.
         InvalidModel: types that contradict each other.
     """
     subject = fix_dims(model, dims) if dims else model
+    subject = subject if annotations else _without_annotations(subject)
     proto = skeleton(subject, keep_bytes=_KEPT_BYTES)
     try:
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
@@ -59,6 +62,16 @@ def infer(model: ir.Model, dims: Mapping[str, int] | None = None) -> Shapes:
             if (twin := by_name.get(value.name)) is not None:
                 known[value] = Inferred(twin.dtype, twin.shape)
     return known
+
+
+def _without_annotations(model: ir.Model) -> ir.Model:
+    copy = model.clone()
+    for graph in every_graph(copy):
+        # What a loop carries may change its shape from one round to the next, whatever the body's inputs declare.
+        carried = [] if graph is copy.graph else list(graph.inputs)
+        for value in (*carried, *(output for node in graph for output in node.outputs)):
+            value.shape = None
+    return copy
 
 
 def fix_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:

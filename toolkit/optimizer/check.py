@@ -1,0 +1,94 @@
+"""Whether an optimized model still computes what its source does, and if not, which pass is to blame."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, final
+
+import msgspec
+import onnx_ir as ir
+
+from toolkit.errors import ParityError, ToolkitError
+from toolkit.graph.facts import OLDEST_OPSET, facts
+from toolkit.graph.files import save_model
+from toolkit.optimizer.runner import Run
+from toolkit.providers.base import Session
+
+if TYPE_CHECKING:
+    from toolkit.targets import Target
+    from toolkit.verifier.api import VerifyReport
+
+
+@final
+class Checker:
+    """Keeps the source open while candidates are compared with it.
+
+    Args:
+        source: the model that is right by definition.
+        dims: sizes to compare at where the source does not run at any.
+        data: samples to compare on as well.
+        target: where both run; models of an opset that no engine runs go to onnx's reference implementation.
+    """
+
+    def __init__(self, source: Path, *, dims: Mapping[str, int] | None, data: Any, target: str | Target) -> None:
+        self._source, self._dims, self._data, self._target = source, dims, data, target
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._reference = self._stack.enter_context(self._open(self._source))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def require(self, run: Run, written: Path, output: Path) -> VerifyReport:
+        """Compare ``written``, the result of ``run``, with the source.
+
+        Raises:
+            ParityError: they do not agree; the pass that did it is found by bisection and named.
+            UsageError: the source itself runs at none of the shapes that were tried.
+        """
+        found = self._compare(written)
+        if not isinstance(found, str) and found.passed:
+            return msgspec.structs.replace(found, candidate=str(output))
+        culprit = run.first_bad_step(self._is_good)
+        raise ParityError(
+            f"{culprit.name} changed what the model computes"
+            if culprit
+            else "writing the model changed what it computes",
+            where=self._source,
+            got=found if isinstance(found, str) else found.reason,
+            next_step=f"nothing was written; --skip {culprit.name} leaves it out, and please report it"
+            if culprit
+            else None,
+        )
+
+    def _compare(self, candidate: Path) -> VerifyReport | str:
+        """The comparison, or why the candidate cannot be opened."""
+        from toolkit.verifier.api import verify
+
+        try:
+            session = self._open(candidate)
+        except ToolkitError as exc:
+            return f"it cannot be opened: {exc}"
+        with session:
+            return verify(self._reference, session, dims=self._dims, data=self._data)
+
+    def _is_good(self, model: ir.Model) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self._source.name
+            save_model(model, path)
+            found = self._compare(path)
+        return not isinstance(found, str) and found.passed
+
+    def _open(self, path: Path) -> Session:
+        from toolkit.optimizer.reference import reference_session
+        from toolkit.runtime.loader import load
+
+        found = facts(path)
+        if "ai.onnx" in found.domains and found.opset < OLDEST_OPSET:
+            return reference_session(path)
+        return load(path, self._target)
