@@ -18,8 +18,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: what the report calls it.
         path: what is opened: a file, or the text of a source that ``opener`` understands.
-        opener: ``package.module:function`` that turns ``path`` into a torch module and the specs of its inputs and outputs;
-            None for files.
+        opener: ``package.module:function`` that makes of ``path`` a torch module and the specs of its inputs
+            and outputs; None for files.
         group: models of different groups are never compared with each other.
         batch: samples per call; None for the model's own, which is 1 where it is free.
         dims: sizes of named dims; those that the model does not have are ignored.

@@ -1,0 +1,145 @@
+"""``toolkit profile``: latency of every model on every target, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from toolkit.cli.main import debugging
+from toolkit.cli.options import data_option, dim_option, say
+from toolkit.errors import ToolkitError, UsageError
+from toolkit.files import writable_output, write_atomic
+from toolkit.profiler.api import profile as run_profile
+from toolkit.profiler.records import ProfileReport
+from toolkit.profiler.schedule import OnProgress, Progress
+from toolkit.report.formats import FORMATS, format_of
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_INTERRUPTED = 130
+
+
+def parse_budget(text: str) -> float:
+    """Seconds in ``30``, ``30s``, ``1.5m`` or ``1h``.
+
+    Raises:
+        UsageError: it has another form, or is no positive time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
+    if match is None or match[2] not in _UNITS or float(match[1]) == 0:
+        raise UsageError("cannot read this time", where="--budget", got=repr(text), expected="e.g. 30s, 2m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_batches(text: str | None) -> tuple[int, ...] | None:
+    """Sizes in ``1,8``; None for None.
+
+    Raises:
+        UsageError: not a list of positive sizes.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError("cannot read these sizes", where="--batch", got=repr(text), expected="e.g. 1,8")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--target", "targets", multiple=True, default=("cpu",), show_default=True,
+    help="A name from 'toolkit targets', a TOML file, PROVIDER[:DEVICE], or 'all'; may be repeated.",
+)  # fmt: skip
+@click.option("--batch", "batches", metavar="SIZES", help="Batch sizes, e.g. 1,8; the models' own by default.")
+@dim_option
+@data_option
+@click.option("--budget", default="30s", show_default=True, help="Time for measuring all cases together: 30s, 2m.")
+@click.option(
+    "--baseline", default="", metavar="NAME",
+    help="Target or model to compare with; torch eager, else the first, by default.",
+)  # fmt: skip
+@click.option("--processes", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh processes per case.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, turns and resampling.")
+@click.option(
+    "--format", "output_format", type=click.Choice(list(FORMATS)), default="table", show_default=True,
+    help="How to print the report.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a file: .html, .json, .csv, .md or .txt."
+)
+def profile(
+    models: tuple[str, ...],
+    targets: tuple[str, ...],
+    batches: str | None,
+    dims: dict[str, int],
+    data: Path | None,
+    budget: str,
+    baseline: str,
+    processes: int,
+    seed: int,
+    output_format: str,
+    output: Path | None,
+) -> int:
+    """Measure latency on every target, side by side.
+
+    MODEL is an ONNX file, a bundle (all its variants), or a source such as
+    zoo:NAME, which runs on torch targets. Each model runs on each target in a
+    process of its own; they take turns until the budget is spent. Intervals and
+    verdicts are at 99 %.
+    """
+    written_as = None if output is None else format_of(writable_output(output))
+    with _bar() as on_progress:
+        report = run_profile(
+            models,
+            targets,
+            batches=parse_batches(batches),
+            dims=dims,
+            budget_s=parse_budget(budget),
+            baseline=baseline,
+            data=data,
+            processes=processes,
+            seed=seed,
+            on_progress=on_progress,
+            show_output=debugging(),
+        )
+    click.echo(FORMATS[output_format](report).rstrip())
+    if output is not None and written_as is not None:
+        write_atomic(output, FORMATS[written_as](report))
+        say(f"written to {output}")
+    return _exit_code(report)
+
+
+def _exit_code(report: ProfileReport) -> int:
+    """0 when all that could run was measured."""
+    if report.interrupted:
+        return _INTERRUPTED
+    failed = [case for case in report.cases if case.status == "failed"]
+    if failed:
+        what = f"{len(failed)} of {len(report.cases)} cases failed"
+        raise ToolkitError(what, where=failed[0].id, got=failed[0].reason)
+    if not report.measured:
+        first = report.cases[0]
+        raise ToolkitError("nothing could be measured", where=first.id, got=first.reason)
+    return 0
+
+
+@contextmanager
+def _bar() -> Iterator[OnProgress]:
+    """A progress bar on stderr, drawn between blocks only: a thread that redraws would disturb what is measured."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]:>9} {task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=1.0, left="")
+
+        def show(progress: Progress) -> None:
+            left = f"{progress.left_s:.0f} s left"
+            bar.update(task, completed=progress.done, description=progress.text, left=left, refresh=True)
+
+        yield show

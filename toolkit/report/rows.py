@@ -1,0 +1,92 @@
+"""A profile report as the rows that every format shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from toolkit.profiler.records import CaseRecord, ComparisonRecord, ProfileReport
+from toolkit.report.numbers import duration, duration_with_interval, ratio_with_interval
+
+MISSING = "–"
+VERDICTS = {"faster": "faster", "slower": "slower", "no significant difference": "no diff"}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One measured case in words."""
+
+    case: CaseRecord
+    comparison: ComparisonRecord | None
+    is_baseline: bool
+    p50: str
+    p90: str
+    p99: str
+    ratio: str
+    verdict: str
+
+
+class Section(msgspec.Struct, frozen=True):
+    """Measured cases of one model at one size."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def sections(report: ProfileReport) -> list[Section]:
+    """Measured cases by model, precision and size, in the order of the report."""
+    found: dict[str, list[Row]] = {}
+    for case in report.measured:
+        found.setdefault(_title(case), []).append(_row(case, report))
+    return [Section(title, tuple(rows)) for title, rows in found.items()]
+
+
+def _title(case: CaseRecord) -> str:
+    sizes = [f"batch {case.batch}", *(f"{name} {size}" for name, size in case.dims.items())]
+    return "  ".join(part for part in (case.model, case.precision, ", ".join(sizes)) if part)
+
+
+def _row(case: CaseRecord, report: ProfileReport) -> Row:
+    latency, comparison = case.latency_ns, report.comparison(case)
+    assert latency is not None and latency.p50 is not None, "measured cases have a median"
+    is_baseline = any(item.baseline == case.id for item in report.comparisons)
+    return Row(
+        case=case,
+        comparison=comparison,
+        is_baseline=is_baseline,
+        p50=duration_with_interval(latency.p50, latency.p50_ci),
+        p90=MISSING if latency.p90 is None else duration(latency.p90),
+        p99=MISSING if latency.p99 is None else duration(latency.p99),
+        ratio=ratio_with_interval(comparison.ratio, comparison.ratio_ci) if comparison else "baseline" * is_baseline,
+        verdict=VERDICTS[comparison.verdict] if comparison else "",
+    )
+
+
+def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
+    """What a reader should know beside the numbers, as (about whom, what), all about one case together."""
+    if report.warnings:
+        yield "this run", "; ".join(report.warnings)
+    for case in report.measured:
+        withheld = case.latency_ns.withheld if case.latency_ns else {}
+        found = [*(f"no {name}: {why}" for name, why in withheld.items()), *case.warnings]
+        if found:
+            yield case.id, "; ".join(found)
+
+
+def absent(report: ProfileReport) -> dict[str, dict[str, list[str]]]:
+    """Cases without numbers: status, then reason, then whom it concerns; unavailable targets stand for all models."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for case in report.cases:
+        if case.status != "ok":
+            who = case.target if case.status == "unavailable" else case.id
+            concerned = found.setdefault(case.status, {}).setdefault(case.reason, [])
+            if who not in concerned:
+                concerned.append(who)
+    return found
+
+
+STATUS_TITLES = {"failed": "Failed", "unavailable": "Not available here", "not_applicable": "Not applicable"}
+
+
+def baseline_names(report: ProfileReport) -> list[str]:
+    return list(dict.fromkeys(item.baseline for item in report.comparisons))
