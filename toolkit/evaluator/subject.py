@@ -1,0 +1,80 @@
+"""The model to evaluate, opened: its session, and what its file or bundle says about data, labels and task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from toolkit.bundle.reader import is_bundle, open_bundle
+from toolkit.errors import InvalidModel
+from toolkit.preprocess import Preprocessing
+from toolkit.providers import registry
+from toolkit.providers.base import Session
+from toolkit.runtime.loader import load
+from toolkit.targets import Target
+from toolkit.tensors import TensorSpec
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """A session and what was recorded with its model; ``inputs`` are the file's, since engines drop names of dims."""
+
+    session: Session
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    task: str = ""
+    state: dict[str, str] = {}
+
+
+@contextmanager
+def open_subject(model: str | os.PathLike[str] | Session, target: str | Target) -> Iterator[Subject]:
+    """Open a path on ``target`` and close it again; a session that is open already stays open and keeps its target."""
+    if isinstance(model, Session):
+        yield _described(model, model.model)
+        return
+    with load(model, target if isinstance(target, Target) else registry.target(target)) as session:
+        yield _described(session, model)
+
+
+def _described(session: Session, path: str | os.PathLike[str]) -> Subject:
+    plain = Subject(session, session.inputs, session.preprocessing, session.labels)
+    if not Path(path).exists():
+        return plain
+    if is_bundle(path):
+        manifest = open_bundle(path).manifest
+        return msgspec.structs.replace(plain, task=manifest.task, state=manifest.state)
+    if Path(path).suffix == ".onnx":
+        return _from_graph(plain, Path(path))
+    return plain
+
+
+def _from_graph(plain: Subject, path: Path) -> Subject:
+    from toolkit.graph.facts import facts
+
+    known = facts(path)
+    recorded = known.metadata
+    preprocessing = plain.preprocessing
+    if preprocessing is None and "toolkit.preprocessing" in recorded:
+        preprocessing = Preprocessing.from_json(recorded["toolkit.preprocessing"], where=path)
+    return Subject(
+        plain.session,
+        known.inputs,
+        preprocessing,
+        plain.labels or _json(recorded, "toolkit.labels", tuple[str, ...], path) or (),
+        recorded.get("toolkit.task", ""),
+        _json(recorded, "toolkit.state", dict[str, str], path) or {},
+    )
+
+
+def _json(metadata: Mapping[str, str], key: str, form: Any, path: Path) -> Any:
+    if key not in metadata:
+        return None
+    try:
+        return msgspec.json.decode(metadata[key], type=form)
+    except msgspec.DecodeError as exc:
+        raise InvalidModel(f"the metadata entry '{key}' does not hold", where=path, got=exc) from exc
