@@ -153,10 +153,18 @@ _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...]
     ),
     (
         "*",
-        r"opset version (?:[1-6]) |Opset (?:[1-6]) is under|ONNX Runtime only \*guarantees\* support for models stamped",
+        r"opset version (?:[1-6]) |Opset (?:[1-6]) is under|"
+        r"ONNX Runtime only \*guarantees\* support for models stamped",
         InvalidModel,
         "the file's opset is not one this engine runs",
         "toolkit optimize MODEL -o NEW.onnx --opset 17",
+    ),
+    (
+        "*",
+        r"External data path|externally stored data|external data file",
+        FileProblem,
+        "the file that holds the model's weights is missing, too short or outside its folder",
+        "keep it beside the model under the name it has there",
     ),
     (
         "InvalidProtobuf",

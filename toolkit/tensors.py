@@ -68,7 +68,7 @@ def parse_spec(text: str) -> TensorSpec:
             "cannot read this input description",
             where="--input",
             got=repr(text),
-            expected="NAME:DTYPE[DIM,DIM,…], e.g. 'pixel_values:float32[batch,3,224,224]' or 'ids:int64[batch,seq]=0..511'",
+            expected="NAME:DTYPE[DIM,DIM,…], e.g. 'pixels:float32[batch,3,224,224]' or 'ids:int64[batch,seq]=0..511'",
         )
     dtype = match["dtype"]
     if dtype not in DTYPES:
@@ -106,7 +106,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     import difflib
 
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    by_lower = {name.lower(): name for name in known}
+    close = [by_lower[found] for found in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)]
     listed = ", ".join(sorted(known))
     return f"{close[0]!r} (did you mean that?), or one of: {listed}" if close else f"one of: {listed}"
 
@@ -225,6 +226,10 @@ def _check_array(spec: TensorSpec, array: Array, sizes: dict[str, int], where: s
             got=array.dtype.name,
             expected=spec.dtype,
             next_step=f"array.astype('{spec.dtype}')",
+        )
+    if not array.dtype.isnative:  # engines read the bytes as if it were
+        raise InvalidInput(
+            "wrong byte order", where=place, got=array.dtype.str, next_step=f"array.astype('{spec.dtype}')"
         )
     if spec.shape is None:
         return

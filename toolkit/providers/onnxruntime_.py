@@ -230,8 +230,10 @@ class OnnxRuntimeEngine:
 
 def place(model: Path, target: Target, chain: Chain) -> Placement:
     """Which nodes the first of ``chain`` takes, asked of ONNX Runtime itself."""
-    session = inference_session(model, session_options(target, RECORD_ASSIGNMENT), chain)
-    return placement(session, chain[0][0])
+    options = session_options(target, RECORD_ASSIGNMENT)
+    # Without optimizations, so that the nodes are those of the file.
+    options.graph_optimization_level = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    return placement(inference_session(model, options, chain), chain[0][0])
 
 
 def prepare(model: Path, target: Target, folder: Path, chain: Chain, key: str) -> Prepared:

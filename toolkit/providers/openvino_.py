@@ -21,6 +21,7 @@ from toolkit.providers.base import (
     first_line,
 )
 from toolkit.providers.fingerprint import cache_key
+from toolkit.providers.onnx_wire import check_onnx
 from toolkit.targets import Target
 from toolkit.tensors import Array, Dim, Feeds, TensorSpec
 
@@ -121,17 +122,24 @@ def _file_hint(model: Any) -> str:
     return most if most in ("bf16", "f16") else "f32"
 
 
+def read_file(model: Path) -> Any:
+    """The graph in a file."""
+    if model.suffix == ".onnx":
+        check_onnx(model)  # else OpenVINO tries it as one of the other formats it knows, and prints what it finds
+    return core().read_model(str(model))
+
+
 def compile_file(model: Path, target: Target) -> Any:
     """The CompiledModel of an ONNX file or an OpenVINO IR (.xml with its .bin)."""
-    graph = core().read_model(str(model))
+    graph = read_file(model)
     return core().compile_model(graph, _device(target), properties(target, _hint(graph, target)))
 
 
 def import_blob(blob: Path, target: Target) -> Any:
     """The CompiledModel that :meth:`OpenvinoProvider.prepare` exported."""
-    chosen = properties(target, "")
-    del chosen["INFERENCE_PRECISION_HINT"]  # compiled into the blob
-    return core().import_model(blob.read_bytes(), _device(target), chosen)
+    # The blob does not keep the precision it was compiled for, and the default would be bfloat16; so its name does.
+    hint = blob.suffixes[-2].removeprefix(".")
+    return core().import_model(blob.read_bytes(), _device(target), properties(target, hint))
 
 
 def _device(target: Target) -> str:
@@ -240,7 +248,7 @@ class OpenvinoProvider(Provider):
 
     def place(self, model: Path, target: Target) -> Placement:
         """OpenVINO's own answer: what its plugin supports, and the operators its reader cannot translate."""
-        graph = core().read_model(str(model))
+        graph = read_file(model)
         supported = core().query_model(graph, _device(target))
         taken: Counter[str] = Counter()
         refused: dict[str, str] = {}
@@ -255,8 +263,10 @@ class OpenvinoProvider(Provider):
 
     def prepare(self, model: Path, target: Target, folder: Path) -> Prepared:
         """Write the compiled model's blob into ``folder``."""
-        output = folder / f"{model.stem}.blob"
-        output.write_bytes(compile_file(model, target).export_model().getvalue())
+        compiled = compile_file(model, target)
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        output = folder / f"{model.stem}.{hint}.blob"
+        output.write_bytes(compiled.export_model().getvalue())
         note = "OpenVINO's compiled blob; valid for this CPU and version only"
         return Prepared(output.name, self.prepared_key(model, target), note)
 
