@@ -1,0 +1,25 @@
+"""What every lowering hands back."""
+
+from __future__ import annotations
+
+import msgspec
+import onnx_ir as ir
+
+from toolkit.quantizer.plan import LeftInFloat
+
+
+class Lowered(msgspec.Struct, frozen=True):
+    """A model in its new precision, and what became of its nodes.
+
+    Attributes:
+        method: what was done, in a word or two: "static int8", "float16".
+        precision: of the file, as targets allow it: "int8", "int4", "float16", "bfloat16".
+        quantized: nodes that were narrowed, by operator.
+    """
+
+    model: ir.Model
+    method: str
+    precision: str
+    quantized: dict[str, int]
+    left: tuple[LeftInFloat, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,108 @@
+"""ONNX Runtime's own quantizers, where they do the job: dynamic int8, and MatMulNBits."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from toolkit.errors import MissingDependency
+from toolkit.graph.files import load_model
+from toolkit.graph.walk import every_node
+from toolkit.providers.placement import Dynamic, WeightOnly
+from toolkit.quantizer.lowering.gemm import split_gemms
+from toolkit.quantizer.lowering.lowered import Lowered
+from toolkit.quantizer.plan import LeftInFloat
+
+DYNAMIC_OPSET = 11
+"""DynamicQuantizeLinear and MatMulInteger appeared by then."""
+# What an operator becomes; source: onnxruntime/quantization/operators.
+_DYNAMIC_FORMS = {"MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM", "ConvInteger": "Conv"}
+
+
+def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
+    """A copy of ``model`` whose weights are int8 and whose activations are quantized as it runs."""
+    copy = model.clone()
+    split_gemms(copy)
+    quantization = _import_quantization()
+    with tempfile.TemporaryDirectory(prefix="toolkit-dynamic-") as folder, _quiet():
+        before, after = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
+        ir.save(copy, before, external_data="float.onnx.data")
+        quantization.quantize_dynamic(
+            before, after, op_types_to_quantize=list(rules.operators), per_channel=True,
+            weight_type=quantization.QuantType.QInt8, use_external_data_format=_is_large(copy),
+        )  # fmt: skip
+        lowered = _in_memory(load_model(after))
+    counts = Counter(_DYNAMIC_FORMS[node.op_type] for node in every_node(lowered) if node.op_type in _DYNAMIC_FORMS)
+    return Lowered(
+        lowered, "dynamic int8", "int8", dict(counts), _left(lowered, rules.operators, "its weight is no constant")
+    )
+
+
+def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
+    """A copy of ``model`` whose MatMuls read weights of ``bits`` bits in blocks, through ONNX Runtime's MatMulNBits."""
+    copy = model.clone()
+    split_gemms(copy)
+    with _quiet():
+        quantizer = _import_nbits()(
+            ir.to_proto(copy), bits=bits, block_size=rules.block_size, is_symmetric=True, accuracy_level=4
+        )
+        quantizer.process()
+    lowered = ir.from_proto(quantizer.model.model)
+    count = sum(node.op_type == "MatMulNBits" for node in every_node(lowered))
+    left = _left(lowered, ("MatMul",), "its weight is no constant matrix")
+    return Lowered(lowered, f"weight-only int{bits}", f"int{bits}", {"MatMul": count} if count else {}, left)
+
+
+def _left(model: ir.Model, operators: tuple[str, ...], reason: str) -> tuple[LeftInFloat, ...]:
+    nodes = (node for node in every_node(model) if node.op_type in operators and not node.domain)
+    return tuple(LeftInFloat(node.name or "", node.op_type, reason) for node in nodes)
+
+
+def _is_large(model: ir.Model) -> bool:
+    from toolkit.graph.files import SINGLE_FILE_BYTES, weight_bytes
+
+    return weight_bytes(model) > SINGLE_FILE_BYTES
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    """``model`` with its weights read, since the folder they are in goes away."""
+    ir.external_data.load_to_model(model)
+    return model
+
+
+def _import_quantization() -> Any:
+    try:
+        import onnxruntime.quantization as quantization
+    except ImportError as exc:
+        raise MissingDependency.of("onnxruntime", "cpu", "dynamic and weight-only quantization") from exc
+    return quantization
+
+
+def _import_nbits() -> Any:
+    _import_quantization()
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    # Importing it sets up the root logger for the whole process.
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return MatMulNBitsQuantizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what these quantizers log to the root logger off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,67 @@
+"""Static int8: from a calibration record and a placement to a model with Q/DQ pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit.graph.shapes import infer
+from toolkit.providers.placement import Variant
+from toolkit.quantizer.calibration.histogram import Distribution
+from toolkit.quantizer.calibration.observers import Observer, observed_range
+from toolkit.quantizer.calibration.record import CalibrationRecord
+from toolkit.quantizer.lowering.lowered import Lowered
+from toolkit.quantizer.lowering.qdq import write_qdq
+from toolkit.quantizer.plan import make_plan
+
+OPSET = 13
+"""Per-channel QuantizeLinear and DequantizeLinear appeared in it."""
+
+
+def lower_static(
+    model: ir.Model,
+    variant: Variant,
+    record: CalibrationRecord,
+    observer: Observer,
+    *,
+    keep_float: Collection[str] = (),
+) -> Lowered:
+    """A quantized copy of ``model`` (prepared, :mod:`toolkit.quantizer.preparing`).
+
+    Args:
+        observer: how ranges are chosen from what the record saw.
+        keep_float: names of nodes that shall stay as they are.
+    """
+    copy = model.clone()
+    shapes = infer(copy)
+    wanted = make_plan(copy, variant, shapes).tensors
+    seen = {name: record.distribution(name) for name in wanted}
+    unusable = {name: reason for name, found in seen.items() if (reason := why_unusable(found))}
+    plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=keep_float)
+    ranges = {
+        name: observed_range(found, observer, symmetric=variant.activations.symmetric)
+        for name in plan.tensors
+        if (found := record.distribution(name)) is not None
+    }
+    write_qdq(copy, plan, ranges)
+    quantized = Counter(placed.node.op_type for placed in plan.nodes)
+    return Lowered(copy, f"static int8 ({variant.name})", "int8", dict(quantized), plan.left)
+
+
+def why_unusable(seen: Distribution | None) -> str | None:
+    """Why a tensor cannot be given 8 bits; None when it can."""
+    if seen is None:
+        return "the calibration record does not have its tensor"
+    if not seen.values:
+        return "calibration saw no finite value of its tensor" if seen.nonfinite else "calibration saw its tensor empty"
+    if seen.nonfinite:
+        return f"calibration saw {seen.nonfinite} NaN or infinities in its tensor"
+    largest = max(abs(seen.lowest), abs(seen.highest))
+    if largest == 0.0:
+        return "its tensor is all zero in calibration"
+    if largest / 255 < np.finfo(np.float32).tiny:
+        return "the values of its tensor are too small for a scale"
+    return None
