@@ -97,7 +97,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(steps: int = 1, description: str | None = None) -> None:
