@@ -172,7 +172,7 @@ class OpenvinoEngine:
         with self._lock:
             # Inputs are read in place; outputs are copied, since the request writes the next ones over them.
             results = self._request.infer(by_index, share_inputs=True, share_outputs=False)
-            return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+            return dict(zip((spec.name for spec in self.outputs), results.values(), strict=True))
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
