@@ -35,7 +35,12 @@ __all__ = ["__version__", *_VERBS]
 
 def __getattr__(name: str) -> Any:
     if name in _VERBS:
-        return getattr(importlib.import_module(_VERBS[name]), name)
+        try:
+            return getattr(importlib.import_module(_VERBS[name]), name)
+        except ModuleNotFoundError as exc:
+            from toolkit.errors import missing_dependency
+
+            raise missing_dependency(exc) or exc from exc
     raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
 
 

@@ -105,6 +105,30 @@ class MissingDependency(ToolkitError):
         )
 
 
+# Import names of what the extras bring: (distribution, extra).
+_EXTRAS: dict[str, tuple[str, str]] = {
+    "PIL": ("Pillow", "images"),
+    "ml_dtypes": ("ml_dtypes", "graph"),
+    "nncf": ("nncf", "quantize"),
+    "onnx": ("onnx", "graph"),
+    "onnx_ir": ("onnx-ir", "graph"),
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "onnxscript": ("onnxscript", "graph"),
+    "openvino": ("openvino", "openvino"),
+    "psutil": ("psutil", "profile"),
+    "safetensors": ("safetensors", "export"),
+    "sklearn": ("scikit-learn", "evaluate"),
+    "torch": ("torch", "export"),
+    "transformers": ("transformers", "zoo"),
+}
+
+
+def missing_dependency(exc: BaseException) -> MissingDependency | None:
+    """What a failed import means when the module is one that an extra brings; None for any other exception."""
+    name = (exc.name or "").split(".")[0] if isinstance(exc, ModuleNotFoundError) else ""
+    return MissingDependency.of(*_EXTRAS[name], purpose="this") if name in _EXTRAS else None
+
+
 class ProviderUnavailable(ToolkitError):
     pass
 

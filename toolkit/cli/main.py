@@ -95,7 +95,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str]) -> int:
     """Run the command line; returns the exit code. Every expected failure is one line on stderr."""
-    from toolkit.errors import ToolkitError, one_line
+    from toolkit.errors import ToolkitError, missing_dependency, one_line
 
     debug = "--debug" in args
     try:
@@ -117,6 +117,8 @@ def run(args: list[str]) -> int:
     except Exception as exc:
         if debug:
             raise
+        if missing := missing_dependency(exc):
+            return _fail(str(missing), missing.exit_code)
         text = one_line(f"{type(exc).__name__}: {exc}", 300)
         return _fail(f"unexpected {text}; run again with --debug for the traceback and please report it", 1)
     return code if isinstance(code, int) else 0
