@@ -96,6 +96,7 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     copy = model.clone()
     _embed_attributes(copy)
+    _drop_redundant_types(copy)
     with atomic_folder(path) as scratch:
         if weight_bytes(copy) > SINGLE_FILE_BYTES:
             ir.save(copy, scratch / path.name, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE_BYTES)
@@ -122,6 +123,14 @@ def check_written(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 def weight_bytes(model: ir.Model) -> int:
     """Size of all initializers and constant attributes; no weight is read for it."""
     return sum(int(tensor.nbytes) for tensor in every_tensor(model))
+
+
+def _drop_redundant_types(model: ir.Model) -> None:
+    """An initializer's own type and shape say all; onnx_ir would write them a second time."""
+    for graph in every_graph(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None and not value.is_graph_input() and not value.is_graph_output():
+                value.type, value.shape = None, None
 
 
 def _embed_initializers(model: ir.Model) -> None:

@@ -48,8 +48,10 @@ def infer(model: ir.Model, dims: Mapping[str, int] | None = None, *, annotations
         UsageError: a dim the model does not have.
         InvalidModel: types that contradict each other.
     """
-    subject = fix_dims(model, dims) if dims else model
-    subject = subject if annotations else _without_annotations(subject)
+    subject = fix_dims(model, dims) if dims else model.clone()
+    if not annotations:
+        _strip_annotations(subject)
+    _bring_constants_inside(subject)
     proto = skeleton(subject, keep_bytes=_KEPT_BYTES)
     try:
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
@@ -64,14 +66,30 @@ def infer(model: ir.Model, dims: Mapping[str, int] | None = None, *, annotations
     return known
 
 
-def _without_annotations(model: ir.Model) -> ir.Model:
-    copy = model.clone()
-    for graph in every_graph(copy):
+def _strip_annotations(model: ir.Model) -> None:
+    for graph in every_graph(model):
         # What a loop carries may change its shape from one round to the next, whatever the body's inputs declare.
-        carried = [] if graph is copy.graph else list(graph.inputs)
+        carried = [] if graph is model.graph else list(graph.inputs)
         for value in (*carried, *(output for node in graph for output in node.outputs)):
             value.shape = None
-    return copy
+
+
+def _bring_constants_inside(model: ir.Model) -> None:
+    """Copy small constants into the branches that read them from outside: onnx's inference looks no further."""
+    for number, graph in enumerate(model.graphs()):
+        copies: dict[ir.Value, ir.Value] = {}
+        reads = [(node, index, value) for node in graph for index, value in enumerate(node.inputs)]
+        for reader, index, value in reads:
+            if value is None or value.const_value is None or value.graph is graph or value.producer() is not None:
+                continue
+            if value.const_value.nbytes <= _KEPT_BYTES:
+                if value not in copies:
+                    name = f"{value.name}__in_graph_{number}"
+                    copies[value] = ir.Value(
+                        name=name, type=value.type, shape=value.shape, const_value=value.const_value
+                    )
+                    graph.register_initializer(copies[value])
+                reader.replace_input_with(index, copies[value])
 
 
 def fix_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from toolkit.files import atomic_folder, existing_file, sha256, writable_output
 from toolkit.graph.facts import OLDEST_OPSET, SUGGESTED_OPSET, GraphFacts, facts
 from toolkit.graph.files import load_model, save_model
+from toolkit.graph.folding import DEFAULT_GROWTH_BYTES
 from toolkit.optimizer.base import Pass, PassReport
 from toolkit.optimizer.check import Checker
-from toolkit.optimizer.passes.fold_constants import DEFAULT_GROWTH_BYTES
 from toolkit.optimizer.runner import Run, plan
 from toolkit.targets import Target
 from toolkit.verifier.api import VerifyReport

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 import msgspec
 import onnx_ir as ir
 
-from toolkit.errors import ParityError, ToolkitError
+from toolkit.errors import ParityError, ToolkitError, UsageError
 from toolkit.graph.facts import OLDEST_OPSET, facts
 from toolkit.graph.files import save_model
 from toolkit.optimizer.runner import Run
@@ -68,6 +68,7 @@ class Checker:
 
     def _compare(self, candidate: Path) -> VerifyReport | str:
         """The comparison, or why the candidate cannot be opened."""
+        from toolkit.runtime.sizes import running_sizes
         from toolkit.verifier.api import verify
 
         try:
@@ -75,6 +76,14 @@ class Checker:
         except ToolkitError as exc:
             return f"it cannot be opened: {exc}"
         with session:
+            try:
+                return verify(self._reference, session, dims=self._dims, data=self._data)
+            except UsageError:
+                sizes = running_sizes(self._reference, self._dims)
+                if sizes is None:
+                    raise
+            # Where only long windows run, a batch may still vary; and whatever is compared next need not search again.
+            self._dims = {name: size for name, size in sizes.items() if size > 1 or name in (self._dims or {})}
             return verify(self._reference, session, dims=self._dims, data=self._data)
 
     def _is_good(self, model: ir.Model) -> bool:

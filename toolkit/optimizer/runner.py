@@ -8,13 +8,15 @@ from typing import NamedTuple, final
 import onnx_ir as ir
 
 from toolkit.errors import UsageError
+from toolkit.graph.folding import DEFAULT_GROWTH_BYTES
 from toolkit.optimizer.base import Pass, PassReport
 from toolkit.optimizer.passes.deduplicate_initializers import DeduplicateInitializers
 from toolkit.optimizer.passes.detach_initializers import DetachInitializers
 from toolkit.optimizer.passes.dims import FixDims, RenameDims
 from toolkit.optimizer.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from toolkit.optimizer.passes.fold_batch_norm import FoldBatchNorm
-from toolkit.optimizer.passes.fold_constants import DEFAULT_GROWTH_BYTES, FoldConstants
+from toolkit.optimizer.passes.fold_constants import FoldConstants
+from toolkit.optimizer.passes.inline_constant_if import InlineConstantIf
 from toolkit.optimizer.passes.lift_constants import LiftConstants
 from toolkit.optimizer.passes.remove_casts import RemoveCasts
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
@@ -42,6 +44,7 @@ def simplifications(growth_bytes: int = DEFAULT_GROWTH_BYTES) -> tuple[Pass, ...
         RemoveIdentity(),
         RemoveCasts(),
         FoldConstants(growth_bytes),
+        InlineConstantIf(),
         UnwrapBatchNorm(),
         FoldBatchNorm(),
         EliminateCommonSubexpressions(),

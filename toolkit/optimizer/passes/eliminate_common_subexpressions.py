@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from toolkit.graph.edit import can_replace, remove, replace, subgraphs
 from toolkit.graph.precision import is_quantizing
+from toolkit.graph.randomness import is_random
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.randomness import is_random
 
 # Tensors in attributes up to this size are compared by their bytes, larger ones by identity.
 _COMPARED_BYTES = 4096

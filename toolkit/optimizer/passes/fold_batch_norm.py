@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from toolkit.graph.constants import constant_array, only_consumer, only_use
 from toolkit.graph.edit import Editor, can_replace, remove, replace
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.constants import constant_array, only_consumer, only_use
 
 Doubles = npt.NDArray[np.float64]
 _DTYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)

@@ -6,8 +6,8 @@ from typing import final
 
 import onnx_ir as ir
 
+from toolkit.graph.constants import become_constant
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.constants import become_constant
 
 
 @final

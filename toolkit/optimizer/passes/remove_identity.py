@@ -7,10 +7,10 @@ from typing import final
 
 import onnx_ir as ir
 
+from toolkit.graph.constants import constant_array
 from toolkit.graph.edit import remove, replace
 from toolkit.graph.walk import every_graph
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.constants import constant_array
 
 _FIRST_TRAINING_INPUT = 12
 

@@ -6,9 +6,9 @@ from typing import final
 
 import onnx_ir as ir
 
+from toolkit.graph.constants import axes_of, only_consumer
 from toolkit.graph.edit import can_replace, remove, replace
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.constants import axes_of, only_consumer
 
 
 @final

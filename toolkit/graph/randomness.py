@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from toolkit.graph.constants import constant_array
 from toolkit.graph.edit import subgraphs
-from toolkit.optimizer.constants import constant_array
 
 # Source: the operators whose documentation in onnx/docs/Operators.md says that they draw random numbers.
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
