@@ -30,6 +30,8 @@ class Recipe:
     weight_decay: float = 1e-2
     noise: float = 0.0
     seed: int = 0
+    threads: int = 0
+    """0: as many as torch uses anyway. 1 is fastest for tiny models, and the weights do not depend on the cores."""
 
 
 @dataclass(frozen=True, kw_only=True)

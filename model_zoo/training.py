@@ -72,7 +72,7 @@ def train(
     model = entry.build()
     samples.check(model, data.name)
     unseen.check(model, test.name)
-    with _deterministic(entry.recipe.seed):
+    with _deterministic(entry.recipe):
         losses = _optimize(model, samples, entry.recipe, epochs or entry.recipe.epochs, progress)
     model.eval()
     return model, TrainReport(
@@ -180,16 +180,18 @@ def _optimize(
 
 
 @contextlib.contextmanager
-def _deterministic(seed: int) -> Iterator[None]:
-    """Seeded dropout and kernels that give the same bits each time; the caller's settings come back."""
-    before = torch.are_deterministic_algorithms_enabled()
+def _deterministic(recipe: Recipe) -> Iterator[None]:
+    """Seeded dropout, kernels that give the same bits each time, the recipe's threads; then what was set before."""
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(recipe.threads or threads)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(recipe.seed)
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
 
 
 def _noisy(values: Tensor, noise: float) -> Tensor:

@@ -193,7 +193,7 @@ class Dataset:
 
     def _feeds(self, raw: Mapping[str, Column]) -> dict[str, Array]:
         if self._preprocessing is not None:
-            return self._preprocessing.apply(raw)
+            return self._preprocessing.apply(raw, self.name)
         feeds = {name: stacked(values) for name, values in raw.items()}
         for name, values in feeds.items():
             if values is None:

@@ -27,34 +27,35 @@ class InputSteps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     def key(self) -> str:
         return self.source or self.input
 
-    def apply(self, values: Array | Sequence[Any]) -> Array:
+    def apply(self, values: Array | Sequence[Any], where: str = "") -> Array:
         """Run the steps; samples of different sizes go through them one by one and are stacked at the end.
 
         Raises:
             InvalidData: a step does not fit its data, or samples end in different shapes.
         """
+        place = f"{where}: input '{self.input}'" if where else f"input '{self.input}'"
         batch = stacked(values)
         if batch is not None:
-            return self._run(batch)
-        done = [self._run(np.asarray(value)[None]) for value in values]
+            return self._run(batch, place)
+        done = [self._run(np.asarray(value)[None], place) for value in values]
         shapes = sorted({item.shape[1:] for item in done})
         if len(shapes) > 1:
             raise InvalidData(
                 "samples of one batch have different shapes",
-                where=f"input '{self.input}'",
+                where=place,
                 got=" and ".join(str(list(shape)) for shape in shapes[:3]),
                 next_step="add a resize, center_crop, pad or truncate step to the preprocessing, or use batch size 1",
             )
         return np.concatenate(done)
 
-    def _run(self, batch: Array) -> Array:
+    def _run(self, batch: Array, place: str) -> Array:
         for number, step in enumerate(self.steps, 1):
             try:
                 batch = step(batch)
             except (ValueError, IndexError, TypeError, InvalidInput) as exc:
                 raise InvalidData(
                     f"preprocessing step {number} ({step.__struct_config__.tag}) does not fit: {exc}",
-                    where=f"input '{self.input}'",
+                    where=place,
                     got=f"{batch.dtype}{list(batch.shape)}",
                 ) from exc
         return np.ascontiguousarray(batch)
@@ -72,11 +73,12 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: tuple[InputSteps, ...]
     schema_version: int = SCHEMA_VERSION
 
-    def apply(self, raw: Raw) -> dict[str, Array]:
+    def apply(self, raw: Raw, where: str = "") -> dict[str, Array]:
         """Feeds for one batch.
 
         Args:
             raw: array or list per raw name, leading axis = samples. Names that no input is made from pass through.
+            where: where ``raw`` comes from, for messages.
 
         Raises:
             InvalidData: a raw array is missing, or a step does not fit its data.
@@ -86,8 +88,10 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for item in self.inputs:
             if item.key not in raw:
                 expected = f"'{item.key}', from which input '{item.input}' is made"
-                raise InvalidData("a raw array is missing", got=f"names {sorted(raw)}", expected=expected)
-            feeds[item.input] = item.apply(raw[item.key])
+                raise InvalidData(
+                    "a raw array is missing", where=where or None, got=f"names {sorted(raw)}", expected=expected
+                )
+            feeds[item.input] = item.apply(raw[item.key], where)
         return feeds
 
     def to_json(self) -> str:
