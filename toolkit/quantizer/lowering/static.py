@@ -15,10 +15,12 @@ from toolkit.quantizer.calibration.observers import Observer, observed_range
 from toolkit.quantizer.calibration.record import CalibrationRecord
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.qdq import write_qdq
-from toolkit.quantizer.plan import make_plan
+from toolkit.quantizer.plan import LeftInFloat, make_plan
 
 OPSET = 13
 """Per-channel QuantizeLinear and DequantizeLinear appeared in it."""
+_WEIGHT_ELEMENTS = 1024  # smaller constants are scales, biases and masks
+_OWN = ("QuantizeLinear", "DequantizeLinear")
 
 
 def lower_static(
@@ -48,7 +50,25 @@ def lower_static(
     }
     write_qdq(copy, plan, ranges)
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
-    return Lowered(copy, f"static int8 ({variant.name})", "int8", dict(quantized), plan.left)
+    return Lowered(
+        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant))
+    )
+
+
+def _without_rule(model: ir.Model, variant: Variant) -> list[LeftInFloat]:
+    """Nodes of the main graph that hold a good part of the weights and that the placement has no rule for."""
+    return [
+        LeftInFloat(node.name or "", node.op_type, "the placement has no rule for its operator")
+        for node in model.graph
+        if node.op_type not in variant.operators
+        and node.op_type not in _OWN
+        and any(value is not None and _is_weight(value) for value in node.inputs)
+    ]
+
+
+def _is_weight(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype is ir.DataType.FLOAT and tensor.size >= _WEIGHT_ELEMENTS
 
 
 def why_unusable(seen: Distribution | None) -> str | None:

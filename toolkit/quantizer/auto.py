@@ -1,0 +1,90 @@
+"""Choosing by measuring: of all candidates that keep within the budget, the fastest, if it beats the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import msgspec
+
+from toolkit.data import Dataset
+from toolkit.errors import EngineError, InvalidModel, NotApplicable
+from toolkit.providers import registry
+from toolkit.quantizer.job import Job
+from toolkit.quantizer.methods import Recipe
+from toolkit.quantizer.race import race
+from toolkit.quantizer.report import Trial
+from toolkit.quantizer.trying import Bench, Candidate
+from toolkit.tensors import Feeds, example_inputs
+
+_FEEDS = 4
+
+
+class Choice(NamedTuple):
+    """Candidates worth keeping, the fastest first, and everything that was tried."""
+
+    kept: tuple[Candidate, ...]
+    tried: tuple[Trial, ...]
+
+
+def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
+    """Try all recipes, then race those that are good enough against the float model on the target."""
+    if job.can_calibrate:
+        job.record()  # what is wrong with the samples is the user's to mend, not a candidate's failure
+    candidates: list[Candidate] = []
+    refused: list[Trial] = []
+    for recipe in recipes:
+        made = _attempt(job, bench, recipe)
+        if isinstance(made, Candidate):
+            candidates.append(made)
+        else:
+            refused.append(made)
+    good = [item for item in candidates if not item.trial.refusal]
+    raced = _raced(job, good) if good else []
+    tried = (*refused, *(item.trial for item in candidates if item.trial.refusal), *(item.trial for item in raced))
+    faster = [item for item in raced if item.trial.speed is not None and item.trial.speed.verdict == "faster"]
+    return Choice(tuple(sorted(faster, key=_ratio)), tried)
+
+
+def _attempt(job: Job, bench: Bench, recipe: Recipe) -> Candidate | Trial:
+    """The candidate, or the trial of one that could not be made."""
+    blank = Trial(name=recipe.name, precision=recipe.precision)
+    if not job.target.allows(recipe.precision):
+        return msgspec.structs.replace(blank, refusal=f"{job.target.name} does not allow {recipe.precision} files")
+    try:
+        return bench.judged_for_choice(bench.make(recipe))
+    except (NotApplicable, InvalidModel, EngineError) as exc:
+        return msgspec.structs.replace(blank, refusal=str(exc))
+
+
+def _ratio(candidate: Candidate) -> float:
+    assert candidate.trial.speed is not None
+    return candidate.trial.speed.ratio
+
+
+def _raced(job: Job, good: Sequence[Candidate]) -> list[Candidate]:
+    """The same candidates with their speed."""
+    job.say(f"measuring {len(good)} candidates against the float model on {job.target.name}")
+    provider = registry.provider(job.target.provider)
+    with ExitStack() as stack:
+        baseline = stack.enter_context(provider.open(job.source, job.target))
+        sessions = {item.recipe.name: stack.enter_context(provider.open(item.path, job.target)) for item in good}
+        found = race(baseline, sessions, race_feeds(job))
+    return [_with_speed(item, msgspec.structs.replace(item.trial, speed=found.get(item.recipe.name))) for item in good]
+
+
+def _with_speed(candidate: Candidate, trial: Trial) -> Candidate:
+    return msgspec.structs.replace(candidate, trial=trial)
+
+
+def race_feeds(job: Job) -> list[Feeds]:
+    """A few single samples: real ones where there are some and the model needs nothing else, random ones elsewhere."""
+    data = job.check_data
+    if data is None or data.state:
+        return [example_inputs(job.facts.inputs, seed=seed) for seed in range(_FEEDS)]
+    return [batch.feeds for batch in _singles(data)]
+
+
+def _singles(data: Dataset) -> Dataset:
+    return data.batched(1).take(0, _FEEDS)

@@ -1,0 +1,171 @@
+"""One quantization in progress: the model in the forms methods need, its samples, its float sessions, its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from toolkit.data import Dataset
+from toolkit.errors import UsageError
+from toolkit.graph.facts import GraphFacts, facts
+from toolkit.graph.files import load_model
+from toolkit.providers import registry
+from toolkit.providers.base import Available, Provider, Session
+from toolkit.providers.fingerprint import model_digest
+from toolkit.providers.placement import PlacementRules
+from toolkit.quantizer.accuracy import Score, score
+from toolkit.quantizer.calibration.collect import MEMORY_LIMIT_BYTES, Origin, calibrate
+from toolkit.quantizer.calibration.record import SUFFIX, CalibrationRecord, read_record
+from toolkit.quantizer.lowering.static import OPSET as CALIBRATION_OPSET
+from toolkit.quantizer.preparing import Prepared, prepare
+from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples
+from toolkit.targets import Target
+
+Progress = Callable[[str], None]
+
+
+@final
+class Job:
+    """Makes what methods ask for when they ask for it, once.
+
+    Args:
+        source: the float model's file.
+        target: what it is lowered for.
+        rules: the placement rules of that target's provider.
+        calibration: samples to take ranges from, or a record's path; None for none.
+        data: samples to judge by; labels in them decide by accuracy.
+        state: model input to the output that feeds it.
+        folder: where candidates are written.
+    """
+
+    def __init__(
+        self, source: Path, target: Target, rules: PlacementRules, *, calibration: Samples | None, data: Samples | None,
+        state: Mapping[str, str], samples: int | None, memory_limit_bytes: int | None, folder: Path, say: Progress,
+    ) -> None:  # fmt: skip
+        self.source, self.target, self.rules, self.folder, self.say = source, target, rules, folder, say
+        self.facts: GraphFacts = facts(source)
+        self._model = load_model(source)
+        self._memory_limit_bytes = memory_limit_bytes or MEMORY_LIMIT_BYTES
+        self._prepared: dict[int, Prepared] = {}
+        self._record: CalibrationRecord | None = None
+        self._sessions: dict[str, Session] = {}
+        self._scores: dict[tuple[str, bool], Score] = {}
+        self.parts: Parts | None = None if data is None else in_parts(open_samples(data, self.facts, state=state))
+        self._record_path = _record_path(calibration)
+        self._reusable = not isinstance(calibration, Iterator)
+        self._calibration = self._calibration_data(None if self._record_path else calibration, state, samples)
+
+    def _calibration_data(self, given: Samples | None, state: Mapping[str, str], samples: int | None) -> Dataset | None:
+        """The samples given for it, else those that choices are made on."""
+        if given is not None:
+            return open_samples(given, self.facts, state=state, limit=samples)
+        if self.parts is None:
+            return None
+        return self.parts.choose if samples is None else self.parts.choose.take(0, samples)
+
+    def prepared(self, opset: int) -> Prepared:
+        """The model in the form that lowering expects, of at least ``opset``."""
+        if opset not in self._prepared:
+            self._prepared[opset] = prepare(self._model, opset=opset, where=self.source)
+        return self._prepared[opset]
+
+    @property
+    def can_calibrate(self) -> bool:
+        return self._calibration is not None or self._record_path is not None
+
+    @property
+    def calibrated(self) -> CalibrationRecord | None:
+        """The record, if one has been made or read."""
+        return self._record
+
+    def record(self) -> CalibrationRecord:
+        """The calibration record: read, or made in one pass over the samples.
+
+        Raises:
+            UsageError: there is neither, or the record belongs to another model.
+        """
+        if self._record is None:
+            self._record = self._read_record() or self._make_record()
+        return self._record
+
+    def _read_record(self) -> CalibrationRecord | None:
+        if self._record_path is None:
+            return None
+        return read_record(self._record_path).require(model_digest(self.source), self._record_path)
+
+    def _make_record(self) -> CalibrationRecord:
+        if self._calibration is None:
+            raise UsageError(
+                "static int8 needs samples to take ranges from", where=self.source,
+                next_step="give them with --calibration DATA (or a record made from them)",
+            )  # fmt: skip
+        origin = Origin(self.source.name, model_digest(self.source))
+        return calibrate(
+            self.prepared(CALIBRATION_OPSET).model, self._calibration, origin,
+            memory_limit_bytes=self._memory_limit_bytes,
+            progress=lambda done: self.say(f"calibrating: {done} samples"),
+        )  # fmt: skip
+
+    @property
+    def check_data(self) -> Dataset | None:
+        """Samples to compare outputs on; None where there are none."""
+        if self.parts is not None:
+            return self.parts.choose
+        return self._calibration if self._reusable else None
+
+    # running
+
+    def check_target(self, precision: str) -> Target:
+        """Where files of ``precision`` can be compared here: the target itself, else the first provider that runs them.
+
+        Raises:
+            UsageError: nowhere.
+        """
+        names = (self.target.provider, *(name for name in registry.NAMES if name != self.target.provider))
+        for name in names:
+            provider = registry.provider(name)
+            own = name == self.target.provider
+            if _can_run(provider, precision, self.target.device if own else ""):
+                return self.target if own else Target(name=name, provider=name)
+        raise UsageError(
+            f"no engine on this machine runs {precision} files, so the result could not be checked",
+            where=self.target.name, next_step="pip install 'onnx-toolkit[openvino]'",
+        )  # fmt: skip
+
+    def float_session(self, target: Target) -> Session:
+        """The source, open on ``target``."""
+        if target.provider not in self._sessions:
+            self._sessions[target.provider] = registry.provider(target.provider).open(self.source, target)
+        return self._sessions[target.provider]
+
+    def float_score(self, target: Target, data: Dataset, *, unseen: bool) -> Score:
+        """The float model's headline metric on the part of the data that choices are made on, or on the other."""
+        key = (target.provider, unseen)
+        if key not in self._scores:
+            self._scores[key] = score(self.float_session(target), data, self.task)
+        return self._scores[key]
+
+    @property
+    def task(self) -> str | None:
+        return self.facts.metadata.get("toolkit.task")
+
+    @property
+    def has_labels(self) -> bool:
+        return self.parts is not None and self.parts.report.has_labels
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+
+def _record_path(calibration: Any) -> Path | None:
+    """``calibration`` as a path, where it is a record's."""
+    if not isinstance(calibration, str | Path) or Path(calibration).suffix != SUFFIX:
+        return None
+    return Path(calibration)
+
+
+def _can_run(provider: Provider, precision: str, device: str) -> bool:
+    takes_quantized = provider.placement_rules is not None
+    return takes_quantized and precision in provider.precisions and isinstance(provider.probe(device), Available)

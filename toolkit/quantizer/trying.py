@@ -1,0 +1,129 @@
+"""Making one candidate, and finding out whether it is any good: written, opened, compared, scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import final
+
+import msgspec
+
+from toolkit.data import Dataset
+from toolkit.errors import ParityError, ToolkitError
+from toolkit.graph.facts import facts
+from toolkit.graph.files import save_model
+from toolkit.providers import registry
+from toolkit.providers.base import Session
+from toolkit.quantizer.accuracy import compare, score
+from toolkit.quantizer.fidelity import fidelity, refusal
+from toolkit.quantizer.job import Job
+from toolkit.quantizer.lowering.lowered import Lowered
+from toolkit.quantizer.methods import Recipe
+from toolkit.quantizer.report import Accuracy, Trial
+from toolkit.targets import Target
+
+METADATA_KEY = "toolkit.quantization"
+NO_NODE = "no node of this model can be narrowed this way"
+SMALLEST_SNR_DB = 20.0
+"""What "auto" asks of a candidate where there are no labels to ask; source: issue 3, models with random weights."""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A trial with what is needed to keep it."""
+
+    recipe: Recipe
+    trial: Trial
+    lowered: Lowered
+    path: Path
+    target: Target
+
+
+@final
+class Bench:
+    """Tries recipes for one job.
+
+    Args:
+        max_drop: points of the headline metric that may be lost, where there are labels.
+    """
+
+    def __init__(self, job: Job, max_drop: float) -> None:
+        self._job, self._max_drop = job, max_drop
+
+    def make(self, recipe: Recipe) -> Candidate:
+        """Make a candidate and compare its outputs with the float model's.
+
+        Raises:
+            ToolkitError: it could not be made.
+        """
+        path = self._job.folder / f"{recipe.name.replace(' ', '-').replace(',', '')}.onnx"
+        target = self._job.check_target(recipe.precision)
+        self._job.say(f"making {recipe.name}")
+        lowered = recipe.lower()
+        blank = Trial(name=recipe.name, precision=recipe.precision, quantized=lowered.quantized)
+        if not lowered.quantized:
+            return Candidate(recipe, msgspec.structs.replace(blank, refusal=NO_NODE), lowered, path, target)
+        lowered.model.metadata_props[METADATA_KEY] = _provenance(recipe, self._job)
+        save_model(lowered.model, path)
+        self._job.say(f"checking {recipe.name}")
+        trial = msgspec.structs.replace(blank, size_bytes=facts(path).size_bytes)
+        try:
+            with self.open(path, target) as session:
+                outputs = fidelity(self._reference(target), session, self._job.facts.inputs, self._job.check_data)
+        except ParityError as exc:
+            trial = msgspec.structs.replace(trial, refusal=str(exc))
+        else:
+            trial = msgspec.structs.replace(trial, outputs=outputs, refusal=refusal(outputs, recipe.precision))
+        return Candidate(recipe, trial, lowered, path, target)
+
+    def open(self, path: Path, target: Target) -> Session:
+        """A candidate's file, open.
+
+        Raises:
+            ParityError: the engine does not take it.
+        """
+        try:
+            return registry.provider(target.provider).open(path, target)
+        except ToolkitError as exc:
+            raise ParityError("the engine does not open the lowered model", where=target.name, got=exc) from exc
+
+    def judged_for_choice(self, candidate: Candidate) -> Candidate:
+        """The same candidate, asked for more: accuracy within the budget, or a good SNR where there are no labels."""
+        trial = candidate.trial
+        if trial.refusal:
+            return candidate
+        if self._job.parts is not None and self._job.has_labels:
+            accuracy = self.accuracy(candidate, self._job.parts.choose, unseen=False)
+            trial = msgspec.structs.replace(trial, accuracy=accuracy, refusal=self.over_budget(accuracy))
+        elif trial.snr_db < SMALLEST_SNR_DB:
+            reason = f"SNR {trial.snr_db:.1f} dB, at least {SMALLEST_SNR_DB:g} dB wanted where there are no labels"
+            trial = msgspec.structs.replace(trial, refusal=reason)
+        return msgspec.structs.replace(candidate, trial=trial)
+
+    def accuracy(self, candidate: Candidate, data: Dataset, *, unseen: bool) -> Accuracy:
+        """What ``candidate`` loses against the float model on ``data``."""
+        before = self._job.float_score(self._reference_target(candidate.target), data, unseen=unseen)
+        with self.open(candidate.path, candidate.target) as session:
+            return compare(before, score(session, data, self._job.task), unseen=unseen)
+
+    def _reference(self, target: Target) -> Session:
+        return self._job.float_session(self._reference_target(target))
+
+    def _reference_target(self, target: Target) -> Target:
+        """The same engine without any rounding of its own."""
+        return Target(name="reference", provider=target.provider, device=target.device, threads=target.threads)
+
+    def over_budget(self, accuracy: Accuracy) -> str:
+        """Why this accuracy is outside the budget; "" when it is not."""
+        if accuracy.drop <= self._max_drop:
+            return ""
+        counted = "" if accuracy.drop_samples is None else f", {accuracy.drop_samples:g} of {accuracy.samples} samples"
+        return (
+            f"{accuracy.metric} {accuracy.before:.4g} to {accuracy.after:.4g}: "
+            f"{accuracy.drop:.2f} points lost{counted}, {self._max_drop:g} allowed"
+        )
+
+
+def _provenance(recipe: Recipe, job: Job) -> str:
+    """What the file says about how it was made; nothing in it changes from run to run."""
+    made = {"method": recipe.name, "observer": recipe.observer, "provider": job.rules.provider}
+    return json.dumps({name: text for name, text in made.items() if text}, sort_keys=True)
