@@ -85,8 +85,9 @@ def install_driver(monkeypatch: pytest.MonkeyPatch) -> Install:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cache of its own for each test, and no memory of what was tried before."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    for probe in (cuda_available.probe, tensorrt_available.probe):
+    probes = (cuda_available.probe, tensorrt_available.probe)  # the originals, whatever a test puts in their place
+    for probe in probes:
         probe.cache_clear()
     yield
-    for probe in (cuda_available.probe, tensorrt_available.probe):
+    for probe in probes:
         probe.cache_clear()
