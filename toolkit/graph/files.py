@@ -79,8 +79,8 @@ def _as_text(start: bytes) -> str:
 
 def _root_cause(exc: BaseException) -> str:
     """What onnx_ir found at the bottom: the errors around it only say which message it was reading."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
+    while (deeper := exc.__cause__ or exc.__context__) is not None:
+        exc = deeper
     return one_line(exc, 200)
 
 
@@ -94,7 +94,10 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
         InvalidModel: the model is not valid ONNX.
     """
     path = Path(path)
-    copy = model.clone()
+    try:
+        copy = model.clone()
+    except RuntimeError as exc:  # onnx_ir's cloner meets a value that nothing defines
+        raise InvalidModel("the model to write is not valid ONNX", where=path, got=_root_cause(exc)) from exc
     _embed_attributes(copy)
     _drop_redundant_types(copy)
     with atomic_folder(path) as scratch:
