@@ -45,21 +45,21 @@ def doubts(series: Series) -> tuple[str, ...]:
 
 def _few(series: Series) -> str:
     count = sum(len(block) for block in series.blocks)
-    return f"only {count} samples: give it more --budget" if count < FEWEST_SAMPLES else ""
+    return f"only {count} samples (give it more --budget)" if count < FEWEST_SAMPLES else ""
 
 
 def _coarse(series: Series) -> str:
     cost = reading_cost_ns()
     if series.median.value is None or series.median.value >= READINGS_PER_SAMPLE * cost:
         return ""
-    return f"a call is hardly longer than reading the clock twice ({cost} ns): too coarse for such a short call"
+    return f"too short for this clock, which takes {cost} ns to read"
 
 
 def _wide(series: Series) -> str:
     value, interval = series.median.value, series.median.interval
     if value is None or interval is None or interval[1] - interval[0] <= 2 * WIDE_INTERVAL * value:
         return ""
-    return f"noisy: the median is only known within {_percent(interval[0], value)} and {_percent(interval[1], value)}"
+    return f"noisy (the median is known to {_percent(interval[0], value)}, {_percent(interval[1], value)})"
 
 
 def _drifting(series: Series) -> str:
@@ -73,7 +73,7 @@ def _drifting(series: Series) -> str:
     scatter = (_spread(first) + _spread(last)) / np.sqrt(third)
     if abs(change) <= DRIFT or abs(np.median(last) - np.median(first)) <= 3 * scatter:
         return ""
-    return f"drifting: {change:+.0%} from the first to the last third of the run"
+    return f"drifted by {change:+.0%} from the first to the last third of the run"
 
 
 def _uneven_processes(series: Series) -> str:
@@ -86,9 +86,7 @@ def _uneven_processes(series: Series) -> str:
     slowest, fastest = max(medians.values()), min(medians.values())
     if slowest <= fastest * (1 + SPREAD_OF_PROCESSES):
         return ""
-    return (
-        f"its processes differ: the slowest of {len(medians)} took {slowest / fastest - 1:.0%} longer than the fastest"
-    )
+    return f"the slowest of its {len(medians)} processes took {slowest / fastest - 1:.0%} longer than the fastest"
 
 
 def _bimodal(series: Series) -> str:
@@ -108,7 +106,7 @@ def _bimodal(series: Series) -> str:
     if high < low * (1 + MODE_DISTANCE):
         return ""
     share = float(np.mean(inner >= edges[split]))
-    return f"two modes: {1 - share:.0%} of the calls take about {_duration(low)}, {share:.0%} about {_duration(high)}"
+    return f"two modes ({1 - share:.0%} of calls about {_duration(low)}, {share:.0%} about {_duration(high)})"
 
 
 def _valley(heights: npt.NDArray[np.float64]) -> int | None:
@@ -127,7 +125,7 @@ def _valley(heights: npt.NDArray[np.float64]) -> int | None:
 def _slow_calls(series: Series) -> str:
     samples = np.concatenate(series.blocks)
     share = float(np.mean(samples > SLOW_CALL * np.median(samples)))
-    return f"{share:.1%} of the calls took more than twice the median" if share > SLOW_SHARE else ""
+    return f"{share:.1%} of calls took over twice the median" if share > SLOW_SHARE else ""
 
 
 _CHECKS: tuple[Callable[[Series], str], ...] = (
