@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from toolkit.tensors import Array, numpy_dtype
+from toolkit.tensors import DTYPES, Array, nearest, numpy_dtype
 
 
 class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="step"):
@@ -160,6 +160,10 @@ class Cast(_Step, frozen=True, tag="cast"):
     """Change the type; floats lose their fraction on the way to integers."""
 
     dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.dtype == "string":
+            raise ValueError(f"cast wants {nearest(self.dtype, DTYPES)}")
 
     def __call__(self, batch: Array) -> Array:
         return batch.astype(numpy_dtype(self.dtype))
