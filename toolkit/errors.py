@@ -167,6 +167,7 @@ def one_line(text: object, limit: int = 600) -> str:
 # this module imports no engine. ONNX Runtime's come from onnxruntime/capi/onnxruntime_pybind_exceptions.cc; OpenVINO
 # raises RuntimeError with C++ source locations in the text.
 _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...] = (
+    ("MemoryError", r"", EngineError, "the engine ran out of memory", None),
     ("*", r"out of memory|bad_alloc|Failed to allocate memory", EngineError, "the engine ran out of memory", None),
     (
         "*",
@@ -177,11 +178,10 @@ _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...]
     ),
     (
         "*",
-        r"opset version (?:[1-6]) |Opset (?:[1-6]) is under|"
         r"ONNX Runtime only \*guarantees\* support for models stamped",
         InvalidModel,
-        "the file's opset is not one this engine runs",
-        "toolkit optimize MODEL -o NEW.onnx --opset 17",
+        "the file's opset is newer than this engine runs",
+        "install a newer engine, or export again with a lower --opset",
     ),
     (
         "*",
@@ -201,6 +201,13 @@ _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...]
     ("InvalidGraph", r"", InvalidModel, "the graph is not valid ONNX", None),
     ("NoModel", r"", InvalidModel, "the file holds no model", None),
     ("ModelLoadCanceled", r"", EngineError, "loading was cancelled", None),
+    (
+        "*",
+        r"is not a registered function/op|No Op registered for",
+        NotApplicable,
+        "the engine does not know an operator",
+        None,
+    ),
     ("NotImplemented", r"", NotApplicable, "the engine has no implementation for a node", None),
     ("InvalidArgument", r"", EngineError, "the engine refused its arguments", None),
     (
@@ -241,5 +248,6 @@ def from_vendor(exc: BaseException, where: object, *, doing: str) -> ToolkitErro
 def _vendor_text(text: str) -> str:
     """An engine's message without its C++ locations, which help nobody who did not build the engine."""
     text = re.sub(r"(Exception from )?\S+\.(cpp|cc|hpp|h):\d+:?( \S+\([^)]*\))?", "", text)
+    text = re.sub(r"(?<!\S)(?:[\w:<>,&*]+ ){1,3}onnxruntime::[\w:]+\((?:[^()]|\([^()]*\))*\)( const)? ?", "", text)
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.strip())
     return one_line(text, 300)

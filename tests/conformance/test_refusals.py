@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.conftest import Open
-from tests.conformance.models import LINEAR, PAIR, write_external, write_unsupported
+from tests.conformance.models import LINEAR, PAIR, Case, write_external, write_unsupported
 from toolkit.errors import (
     EngineError,
     FileProblem,
@@ -167,6 +167,19 @@ def test_an_operator_that_no_engine_has(onnx_provider: str, tmp_path: Path) -> N
         registry.provider(onnx_provider).open(write_unsupported(tmp_path))
     assert "Frobnicate" in line_of(raised)
     assert raised.value.exit_code == 1
+
+
+def test_a_model_from_before_opset_7_runs_or_says_how_to_upgrade_it(onnx_provider: str, tmp_path: Path) -> None:
+    case = Case(
+        "old (float[n,4] x, float[4,3] w) => (float[n,3] y) { y = Gemm(x, w, b) }", (), (), lambda _: {}, None,
+        {"b": np.zeros(3, np.float32)},
+    )  # fmt: skip
+    path = case.write(tmp_path, opset=6)
+    try:
+        registry.provider(onnx_provider).open(path).close()
+    except InvalidModel as exc:
+        assert "toolkit optimize model.onnx -o NEW.onnx --opset 17" in str(exc)
+        assert "\n" not in str(exc)
 
 
 def test_missing_external_data(onnx_provider: str, tmp_path: Path) -> None:

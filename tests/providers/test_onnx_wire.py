@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.conformance.models import LINEAR, write_external, write_quantized
 from toolkit.errors import InvalidModel
 from toolkit.providers.fingerprint import cache_key, model_digest
-from toolkit.providers.onnx_wire import check_onnx, external_files
+from toolkit.providers.onnx_wire import check_onnx, external_files, opset
 from toolkit.targets import Target
 
 
@@ -130,6 +130,19 @@ def test_whatever_is_damaged_the_answer_is_an_error_or_a_list(tmp_path: Path) ->
         except InvalidModel:
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("version", [6, 17])
+def test_the_opset_is_read(tmp_path: Path, version: int) -> None:
+    model = onnx.load(LINEAR.write(tmp_path))
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("com.other", 3), helper.make_opsetid("", version)])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert opset(path) == version
+    del model.opset_import[:]
+    path.write_bytes(model.SerializeToString())
+    assert opset(path) is None
 
 
 def test_a_good_file_passes(tmp_path: Path) -> None:

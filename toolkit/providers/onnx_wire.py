@@ -1,4 +1,4 @@
-"""An ONNX file walked as a protobuf, without the onnx package: whether it holds a graph, and where its weights are.
+"""An ONNX file walked as a protobuf, without the onnx package: is it whole, how old is it, where are its weights.
 
 Only the few fields that can lead to external data are entered; weights inside the file are skipped unread.
 
@@ -26,7 +26,8 @@ _FIELDS: dict[str, dict[int, str]] = {
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _KEY, _VALUE = 1, 2
-_GRAPH = 7
+_GRAPH, _OPSETS = 7, 8
+_NUMBER = -1
 
 
 def check_onnx(model: Path) -> None:
@@ -42,6 +43,25 @@ def check_onnx(model: Path) -> None:
             raise _unreadable(model) from exc
     if _GRAPH not in numbers:
         raise _unreadable(model)
+
+
+def opset(model: Path) -> int | None:
+    """Version of the standard operators that an ONNX file was written with; None where it does not say.
+
+    Raises:
+        InvalidModel: not an ONNX file.
+    """
+    with model.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            for number, at, after in _fields(content, 0, len(content)):
+                if number == _OPSETS:
+                    found = {key: (low, high) for key, low, high in _fields(content, at, after)}
+                    domain = content[slice(*found.get(_KEY, (0, 0)))]
+                    if domain in (b"", b"ai.onnx") and _VALUE in found:
+                        return found[_VALUE][0]
+        except (IndexError, ValueError) as exc:
+            raise _unreadable(model) from exc
+    return None
 
 
 def _unreadable(model: Path) -> InvalidModel:
@@ -67,7 +87,7 @@ def _locations(content: mmap.mmap, start: int, end: int, kind: str) -> Iterator[
     for number, at, after in _fields(content, start, end):
         child = _FIELDS[kind].get(number)
         if child == "entry":
-            entry = {key: content[low:high] for key, low, high in _fields(content, at, after)}
+            entry = {key: content[low:high] for key, low, high in _fields(content, at, after) if high != _NUMBER}
             if entry.get(_KEY) == b"location":
                 yield entry.get(_VALUE, b"").decode()
         elif child is not None:
@@ -75,12 +95,13 @@ def _locations(content: mmap.mmap, start: int, end: int, kind: str) -> Iterator[
 
 
 def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field that holds bytes; fields of other kinds are stepped over."""
+    """Number, start and end of each field of bytes; number, value and :data:`_NUMBER` of each that is a number."""
     while at < end:
         tag, at = _varint(content, at)
         size, wire = _FIXED_SIZES.get(tag & 7, 0), tag & 7
         if wire == _VARINT:
-            _, at = _varint(content, at)
+            value, at = _varint(content, at)
+            yield tag >> 3, value, _NUMBER
         elif wire == _BYTES:
             size, at = _varint(content, at)
             if at + size > end:

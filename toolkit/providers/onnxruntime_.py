@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 import msgspec
 
 import toolkit.machine as machine
-from toolkit.errors import MissingDependency, NotApplicable, ProviderUnavailable
+from toolkit.errors import InvalidModel, MissingDependency, NotApplicable, ProviderUnavailable
 from toolkit.providers.base import (
     Availability,
     Available,
@@ -28,6 +28,7 @@ from toolkit.providers.base import (
     first_line,
 )
 from toolkit.providers.fingerprint import cache_key
+from toolkit.providers.onnx_wire import opset
 from toolkit.providers.onnxruntime_proof import (
     RECORD_ASSIGNMENT,
     assignment,
@@ -66,6 +67,7 @@ SESSION_VALUES: Mapping[str, tuple[str, ...] | type] = {
 SESSION_ATTRIBUTES = tuple(SESSION_VALUES)
 
 _DTYPES = {"float": "float32", "double": "float64"}
+OLDEST_OPSET = 7
 _UNKNOWN_DIM = re.compile(r"^(unk__\d+|\?|)$")
 
 
@@ -149,7 +151,12 @@ def inference_session(model: Path | bytes, options: Any, chain: Chain) -> Any:
     ort = import_onnxruntime()
     providers = [(name, dict(settings)) for name, settings in chain]
     source = model if isinstance(model, bytes) else str(model)
-    session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    try:
+        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as exc:
+        if isinstance(model, Path) and (age_problem := _age_problem(model)):
+            raise age_problem from exc
+        raise
     wanted = chain[0][0]
     if wanted not in session.get_providers():
         raise ProviderUnavailable(
@@ -160,6 +167,24 @@ def inference_session(model: Path | bytes, options: Any, chain: Chain) -> Any:
     # A session must not be moved to the CPU behind the caller's back when the device fails later.
     session.disable_fallback()
     return session
+
+
+def _age_problem(model: Path) -> InvalidModel | None:
+    """What to say of a model that did not open and is older than what ONNX Runtime supports.
+
+    ONNX Runtime itself speaks of a node without an implementation. Source:
+    onnxruntime.ai/docs/reference/compatibility.html.
+    """
+    found = opset(model)
+    if found is None or found >= OLDEST_OPSET:
+        return None
+    return InvalidModel(
+        "the file's opset is older than ONNX Runtime supports",
+        where=model,
+        got=found,
+        expected=f"{OLDEST_OPSET} or newer",
+        next_step=f"toolkit optimize {model.name} -o NEW.onnx --opset 17",
+    )
 
 
 @final

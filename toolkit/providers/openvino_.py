@@ -214,7 +214,8 @@ class OpenvinoProvider(Provider):
 
     name = "openvino"
     rank = 3
-    precisions = ("float64", "float32", "float16", "bfloat16", "int8", "int4")
+    # Not float64: it rounds to float32 whatever the file says.
+    precisions = ("float32", "float16", "bfloat16", "int8", "int4")
     inference_precisions = ("bfloat16", "float16")
     extra = "openvino"
     placement_rules = "openvino.toml"
