@@ -78,13 +78,16 @@ def _scopes(model: ir.Model) -> Iterator[tuple[list[ir.Graph], dict[str, int]]]:
 
 
 def _adapt(node: ir.Node, version: int, edit: Editor, rewritten: dict[ir.Node, str], warnings: list[str]) -> None:
-    everywhere, own = ADAPTERS.get(("*", version)), ADAPTERS.get((node.op_type, version))
-    if everywhere is not None:
-        everywhere(node, edit)
-    if own is not None:
-        rewritten.setdefault(node, node.op_type)
-        if warning := own(node, edit):
+    name, before = node.op_type, _signature(node)
+    for adapter in (ADAPTERS.get(("*", version)), ADAPTERS.get((name, version))):
+        if adapter is not None and (warning := adapter(node, edit)):
             warnings.append(warning)
+    if _signature(node) != before:
+        rewritten.setdefault(node, name)
+
+
+def _signature(node: ir.Node) -> tuple[object, ...]:
+    return node.op_type, node.inputs, len(node.outputs), tuple(node.attributes.items())
 
 
 def _summary(before: int, opset: int, rewritten: dict[ir.Node, str]) -> str:
