@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.errors import FileProblem
+
+# What the operating system says when it is the output that cannot be written, and not an input that cannot be read.
+_WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def existing_file(path: str | os.PathLike[str], what: str = "file") -> Path:
@@ -20,10 +25,16 @@ def existing_file(path: str | os.PathLike[str], what: str = "file") -> Path:
         FileProblem: it is missing, a directory, empty or unreadable.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError as exc:
+        raise FileProblem(f"no such {what}", where=path, next_step=_nearby(path)) from exc
+    except (OSError, ValueError) as exc:  # a name too long, a null in it, a file where a folder should be
+        raise FileProblem(f"no such {what}", where=path, got=getattr(exc, "strerror", None) or exc) from exc
+    if stat.S_ISDIR(kind):
         raise FileProblem(f"this is a directory where a {what} should be", where=path)
-    if not path.exists():
-        raise FileProblem(f"no such {what}", where=path, next_step=_nearby(path))
+    if not stat.S_ISREG(kind):
+        raise FileProblem(f"this is a device or a pipe where a {what} should be", where=path)
     if not os.access(path, os.R_OK):
         raise FileProblem(f"the {what} cannot be read", where=path, next_step="check its permissions")
     if path.stat().st_size == 0:
@@ -69,17 +80,24 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = writable_output(path)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    moving = False
     try:
         yield scratch
-        entries = sorted(scratch.iterdir(), key=lambda entry: entry.name == path.name)
-        for entry in entries:
-            _sync(entry)
-            _apply_umask(entry)
-            entry.replace(path.parent / entry.name)
+        moving = True
+        _move(scratch, path)
     except OSError as exc:
+        if not moving and exc.errno not in _WRITE_FAILURES:
+            raise
         raise FileProblem("the output cannot be written", where=path, got=exc.strerror or exc) from exc
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(scratch: Path, path: Path) -> None:
+    for entry in sorted(scratch.iterdir(), key=lambda entry: entry.name == path.name):
+        _sync(entry)
+        _apply_umask(entry)
+        entry.replace(path.parent / entry.name)
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:

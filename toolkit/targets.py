@@ -1,4 +1,4 @@
-"""Targets: a provider, a device and how to use them. One TOML file each, in ``profiles/`` or wherever the user likes."""
+"""Targets: a provider, a device and how to use them. One TOML file each, in ``profiles/`` or where the user likes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ ALIASES: Mapping[str, str] = {
     "CPUExecutionProvider": "cpu",
     "CUDAExecutionProvider": "cuda",
     "TensorrtExecutionProvider": "tensorrt",
+}
+
+# Keys that take certain words only, and those words.
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "precisions": PRECISIONS,
+    "inference_precision": ("bfloat16", "float16", "tf32"),
+    "mode": ("latency", "throughput"),
 }
 
 
@@ -79,6 +86,12 @@ def read_target(path: str | Path) -> Target:
     for key in content:
         if key not in Target.__struct_fields__:
             raise InvalidTarget("unknown key", where=path, got=key, expected=nearest(key, Target.__struct_fields__))
+    for key, allowed in _CHOICES.items():
+        for value in content[key] if isinstance(content.get(key), list) else [content.get(key, "")]:
+            if isinstance(value, str) and value not in ("", *allowed):
+                raise InvalidTarget(f"unknown {key}", where=path, got=repr(value), expected=nearest(value, allowed))
+    if isinstance(content.get("provider"), str):
+        content["provider"] = ALIASES.get(content["provider"], content["provider"])
     content.setdefault("name", path.stem)
     try:
         target = msgspec.convert(content, Target)

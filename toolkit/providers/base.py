@@ -156,6 +156,7 @@ class Session:
 
     async def run_async(self, feeds: Feeds) -> dict[str, Array]:
         """Like calling the session, without blocking the event loop."""
+        self._opened()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="toolkit-session")
         return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(self.run, feeds))

@@ -41,6 +41,10 @@ def provider(name: str) -> Provider:
 def target(text: str) -> Target:
     """The target that ``text`` means (see :func:`toolkit.targets.find_target`), checked against its provider."""
     found = find_target(text, NAMES)
+    if found.provider not in NAMES:
+        raise InvalidTarget(
+            "unknown provider", where=text, got=repr(found.provider), expected=nearest(found.provider, NAMES)
+        )
     provider(found.provider).check_target(found)
     return found
 
