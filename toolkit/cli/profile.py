@@ -129,13 +129,17 @@ def _exit_code(report: ProfileReport) -> int:
 
 @contextmanager
 def _bar() -> Iterator[OnProgress]:
-    """A progress bar on stderr, drawn between blocks only: a thread that redraws would disturb what is measured."""
+    """A progress bar on stderr, drawn between blocks only: a thread that redraws would disturb what is measured.
+
+    Nothing is drawn where stderr is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]:>9} {task.description}"))
-    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0, left="")
 
         def show(progress: Progress) -> None:

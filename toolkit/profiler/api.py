@@ -102,8 +102,7 @@ def _models(models: ModelText | Sequence[ModelText]) -> list[Model]:
     items = [models] if isinstance(models, str | os.PathLike | Model) else list(models)
     if not items:
         raise UsageError("no model to measure")
-    named = described([item for item in items if not isinstance(item, Model)])
-    return [*(item for item in items if isinstance(item, Model)), *named]
+    return described(items)
 
 
 def _check_numbers(batches: Sequence[int] | None, budget_s: float, processes: int) -> None:

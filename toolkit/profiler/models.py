@@ -62,13 +62,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise NotApplicable(f"the file is {self.precision}; {provider.name} runs {', '.join(provider.precisions)}")
 
 
-def models(texts: Sequence[str | os.PathLike[str]]) -> list[Model]:
-    """The models that ``texts`` mean, with names that tell them apart.
+def models(items: Sequence[str | os.PathLike[str] | Model]) -> list[Model]:
+    """The models that ``items`` mean, with names that tell them apart; what is described already stays.
 
     Raises:
         FileProblem, InvalidModel, InvalidBundle: one of them cannot be read.
     """
-    return _distinct([model for text in texts for model in _models(os.fspath(text))])
+    return _distinct(
+        [model for item in items for model in ([item] if isinstance(item, Model) else _models(os.fspath(item)))]
+    )
 
 
 def _models(text: str) -> list[Model]:

@@ -38,6 +38,5 @@ def size(count: float) -> str:
 
 def digits(value: float) -> str:
     """Three significant digits, never as 1e+03."""
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f}"
