@@ -12,7 +12,8 @@ import click
 import numpy as np
 
 from toolkit.cli.options import emit, format_option
-from toolkit.errors import InvalidData, InvalidInput
+from toolkit.data.source import RESERVED
+from toolkit.errors import InvalidData
 from toolkit.files import existing_file, writable_output, write_atomic
 from toolkit.providers.base import Session
 from toolkit.tensors import Array
@@ -46,11 +47,8 @@ def run(model: Path, source: Path, output: Path, target: str, fallback: tuple[st
 def _feeds(session: Session, arrays: dict[str, Array]) -> dict[str, Array]:
     names = {spec.name for spec in session.inputs}
     if names <= set(arrays) or session.preprocessing is None:
-        return {name: array for name, array in arrays.items() if name in names or name != "labels"}
-    try:
-        return session.preprocess(arrays)
-    except KeyError as exc:
-        raise InvalidInput("the file lacks an array", where=session.model, got=sorted(arrays), expected=exc) from exc
+        return {name: array for name, array in arrays.items() if name in names or name not in RESERVED}
+    return session.preprocess(arrays)
 
 
 def _table(result: Mapping[str, object]) -> str:

@@ -110,6 +110,8 @@ class Session:
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Array]:
         """Turn raw samples (images, text) into what the model takes, as recorded with the model.
 
+        Arrays that the model does not take, such as labels, are left out.
+
         Raises:
             UsageError: the model came without preprocessing.
         """
@@ -117,7 +119,8 @@ class Session:
             raise UsageError(
                 "no preprocessing is recorded with this model", where=self.model, next_step="feed its inputs"
             )
-        return self.preprocessing.apply(raw)
+        names = {spec.name for spec in self.inputs}
+        return {name: array for name, array in self.preprocessing.apply(raw).items() if name in names}
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once.
