@@ -64,9 +64,7 @@ def train(
         InvalidData: no labels, labels out of range, or the data do not fit the model.
     """
     if entry.recipe is None:
-        raise UsageError(
-            "the zoo has no recipe for this model", where=f"zoo:{entry.name}", next_step="toolkit zoo list"
-        )
+        raise UsageError("the zoo does not train this model", where=f"zoo:{entry.name}", next_step="toolkit zoo list")
     start = time.perf_counter()
     samples, unseen = Samples.of(data, entry), Samples.of(test, entry)
     model = entry.build()
