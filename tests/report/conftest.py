@@ -19,8 +19,8 @@ def case(model: str, target: str, p50: float, **changes: object) -> CaseRecord:
     )  # fmt: skip
     record = CaseRecord(
         id=f"{model}@{target}", model=model, target=target, provider="p", precision="float32", batch=1,
-        dims={"seq": 64}, status="ok", latency_ns=latency, samples_ns=[int(p50 * MS)] * 4, blocks=[(0, 0, 4)], calls=512,
-        throughput_per_s=1e3 / p50, import_ns=30 * MS, load_ns=250 * MS, first_inference_ns=9 * MS,
+        dims={"seq": 64}, status="ok", latency_ns=latency, samples_ns=[int(p50 * MS)] * 4, blocks=[(0, 0, 4)],
+        calls=512, throughput_per_s=1e3 / p50, import_ns=30 * MS, load_ns=250 * MS, first_inference_ns=9 * MS,
         peak_memory_bytes=123_000_000, base_memory_bytes=30_000_000,
         execution=Execution("CPUExecutionProvider", "1.32.0", "CPU", 2, {"CPUExecutionProvider": 17}, {"float32": 17}),
     )  # fmt: skip

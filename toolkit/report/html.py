@@ -35,8 +35,9 @@ def _header(report: ProfileReport) -> Iterator[str]:
     gpus = "".join(f", {gpu.get('name', 'GPU')}" for gpu in machine.gpus)
     yield "<h1>Latency report</h1>"
     yield f"<p>{escape(machine.cpu)}, {machine.usable_cores} cores{escape(gpus)}</p>"
-    for name in baseline_names(report):
-        yield f"<p>Baseline: <code>{escape(name)}</code>. A ratio below 1 is faster.</p>"
+    names = ", ".join(f"<code>{escape(name)}</code>" for name in baseline_names(report))
+    if names:
+        yield f"<p>Compared with {names}. A ratio below 1 is faster.</p>"
     if report.interrupted:
         yield '<p class="doubt">The run was interrupted: this is what had been measured.</p>'
 
@@ -67,7 +68,7 @@ def _bars(section: Section) -> Iterator[str]:
             f'<div class="bar"><span>{escape(row.case.target)}</span><span>{escape(row.p50)}</span>'
             f"{interval_bar(row.case, scale)}</div>"
         )
-    key = f"Bar: median; dark: its 99 % interval; ticks: p90, p99. Full width: {duration(scale)}."
+    key = f"Bar: median; band: its 99 % interval; ticks: p90, p99. Full width: {duration(scale)}."
     yield f'<p class="key">{key}</p></div>'
 
 

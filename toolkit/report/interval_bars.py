@@ -28,19 +28,19 @@ def interval_bar(case: CaseRecord, scale: float) -> str:
     """The bar of one case; a p99 beyond the axis is left to the table."""
     found = case.latency_ns
     assert found is not None and found.p50 is not None, "only measured cases have a bar"
-    shapes = [_box("median", 0, found.p50, scale)]
+    shapes = [_box("median", 0, found.p50, scale, height=12)]
     if found.p50_ci is not None:
-        shapes.append(_box("interval", found.p50_ci[0], found.p50_ci[1], scale))
+        shapes.append(_box("interval", found.p50_ci[0], found.p50_ci[1], scale, height=4))
     shapes += [_tick(value, scale) for value in (found.p90, found.p99) if value is not None and value <= scale]
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
     )
 
 
-def _box(kind: str, low: float, high: float, scale: float) -> str:
+def _box(kind: str, low: float, high: float, scale: float, height: int) -> str:
     start, end = _x(low, scale), _x(high, scale)
-    width = max(2.0, end - start)
-    return f'<rect class="{kind}" x="{start:.1f}" y="3" width="{width:.1f}" height="10"/>'
+    width, top = max(2.0, end - start), (_HEIGHT - height) // 2
+    return f'<rect class="{kind}" x="{start:.1f}" y="{top}" width="{width:.1f}" height="{height}"/>'
 
 
 def _tick(value: float, scale: float) -> str:
