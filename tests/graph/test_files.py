@@ -60,6 +60,15 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_an_output_of_unknown_rank_is_fine(tmp_path: Path) -> None:
+    message = proto(LINEAR, weights=WEIGHTS)
+    message.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(message.SerializeToString())
+    save_model(load_model(path), tmp_path / "again.onnx")
+    assert facts(tmp_path / "again.onnx").outputs[0].shape is None
+
+
 def test_missing_directory_empty(tmp_path: Path) -> None:
     linear(tmp_path / "model.onnx")
     (tmp_path / "folder.onnx").mkdir()

@@ -49,6 +49,9 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in proto.graph.initializer:
         if tensor.name not in declared:
             copy.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    for value in (*copy.graph.input, *copy.graph.output):
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.shape.SetInParent()  # the checker wants a rank; engines do not
     return copy
 
 

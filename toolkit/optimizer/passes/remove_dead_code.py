@@ -19,9 +19,9 @@ class RemoveDeadCode(Pass):
     """
 
     def call(self, model: ir.Model, changes: Changes) -> ir.Model:
-        _drop_functions(model, changes)
         for graph in (model.graph, *(function.graph for function in model.functions.values())):
             _drop_nodes(graph, changes)
+        _drop_functions(model, changes)
         for graph in every_graph(model):
             _drop_initializers(graph, changes)
         _drop_imports(model, changes)

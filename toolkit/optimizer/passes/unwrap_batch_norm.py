@@ -29,7 +29,7 @@ class UnwrapBatchNorm(Pass):
         wrapped = norm.inputs[0]
         widen = wrapped.producer() if wrapped is not None else None
         narrow = only_consumer(norm.outputs[0])
-        if widen is None or narrow is None or (widen.op_type, narrow.op_type) != ("Unsqueeze", "Squeeze"):
+        if wrapped is None or widen is None or narrow is None or (widen.op_type, narrow.op_type) != ("Unsqueeze", "Squeeze"):
             return
         added, taken = axes_of(widen), axes_of(narrow)
         if not added or added != taken or min(added) < 2:
@@ -43,4 +43,6 @@ class UnwrapBatchNorm(Pass):
         output.shape = result.shape
         replace(result, output)
         remove(narrow)
+        if not wrapped.uses() and not wrapped.is_graph_output():
+            remove(widen)
         changes.made(f"BatchNormalization {output.name}")
