@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.data import Batch, Dataset
 from toolkit.errors import InvalidData, UsageError
 from toolkit.providers.base import Session
-from toolkit.tensors import Array, TensorSpec, nearest, numpy_dtype
+from toolkit.tensors import Array, TensorSpec, check_feeds, concrete_shape, nearest, numpy_dtype
 
 Step = tuple[Batch, dict[str, Array]]
 
@@ -42,7 +42,8 @@ def _stateful(session: Session, data: Dataset, inputs: Sequence[TensorSpec]) -> 
     for batch in data:
         sequence = None if batch.sequences is None else batch.sequences[0].item()
         if not state or sequence != current:
-            state = {name: _initial(batch, specs[name]) for name in data.state}
+            sizes = check_feeds([spec for spec in inputs if spec.name in batch.feeds], batch.feeds, data.name)
+            state = {name: _initial(batch, specs[name], sizes) for name in data.state}
             current = sequence
         outputs = session({**batch.feeds, **state})
         yield batch, outputs
@@ -60,13 +61,17 @@ def _check_pairs(pairs: Mapping[str, str], specs: Mapping[str, TensorSpec], sess
                 )  # fmt: skip
 
 
-def _initial(batch: Batch, spec: TensorSpec) -> Array:
+def _initial(batch: Batch, spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    """The first value of a state: what the data say, else zeros.
+
+    A dim takes the size that it has in the other inputs. A single dim that none of them has is the batch, unless the
+    state has one already: then it may as well be a length that starts at 0, and nobody but the data can tell.
+    """
     if spec.name in batch.feeds:
         return batch.feeds[spec.name]
-    shape = tuple(1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape or ()))
-    sizes = [dim for dim in shape if isinstance(dim, int)]
-    if spec.shape is None or len(sizes) != len(shape):
+    unknown = [dim for dim in spec.dynamic_dims if dim not in sizes]
+    if spec.shape is None or len(unknown) > 1 or (unknown and len(spec.dynamic_dims) > 1):
         raise InvalidData(
             "the size of this state is not known", where=str(spec), next_step="put its first value into the data"
         )
-    return np.zeros(sizes, numpy_dtype(spec.dtype))
+    return np.zeros(concrete_shape(spec, {**dict.fromkeys(unknown, 1), **sizes}), numpy_dtype(spec.dtype))
