@@ -21,7 +21,7 @@ def test_numbers_intervals_and_verdicts_are_in_the_line_of_their_target(report: 
     assert faster.split(maxsplit=1)[0] == "openvino…-long-name"
     assert " ".join(faster.split()[1:]) == "9.87 ms [9.67, 10.2] 11.8 ms – 0.48 [0.47, 0.49] faster"
     (equal,) = [line for line in lines if "20.6 ms [" in line]
-    assert equal.split()[-3:] == ["1.00", "no", "diff"]
+    assert " ".join(equal.split()[-5:]) == "1.00 [0.98, 1.01] no diff"
     (baseline,) = [line for line in lines if "20.7 ms [" in line]
     assert baseline.endswith("baseline")
 
@@ -34,6 +34,14 @@ def test_doubts_and_what_is_missing_stand_under_the_table(report: ProfileReport)
     assert "Not applicable: bert.onnx@cpu-int8: the file is float32; it takes int8" in text
     assert "Failed: bad|<b>.onnx@cpu: its worker was killed by SIGSEGV" in text
     assert "time/base: time over that of bert.onnx@cpu-fp32; below 1 is faster." in text
+
+
+def test_too_few_rounds_are_not_passed_off_as_no_difference(report: ProfileReport) -> None:
+    unjudged = msgspec.structs.replace(report.comparisons[0], ratio_ci=None, rounds=5)
+    text = table(msgspec.structs.replace(report, comparisons=[unjudged]))
+    (line,) = [line for line in text.splitlines() if "9.87 ms [" in line]
+    assert " ".join(line.split()[-3:]) == "0.48 too few"
+    assert "no verdict: 5 rounds with the baseline, 8 are needed" in " ".join(text.split())
 
 
 def test_bars_are_as_long_as_the_medians(report: ProfileReport) -> None:

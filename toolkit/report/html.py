@@ -74,12 +74,11 @@ def _bars(section: Section) -> Iterator[str]:
 
 def _line(row: Row) -> str:
     case = row.case
-    verdict = row.comparison.verdict if row.comparison else ""
     cells = (
-        row.case.target, row.p50, row.p90, row.p99, row.ratio, verdict, duration(case.load_ns or 0),
+        case.target, row.p50, row.p90, row.p99, row.ratio, row.verdict, duration(case.load_ns or 0),
         duration(case.first_inference_ns or 0), size(case.peak_memory_bytes or 0),
     )  # fmt: skip
-    return f'<tr class="{verdict.split(" ")[0]}">{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+    return f'<tr class="{row.verdict.split(" ")[0]}">{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
 
 
 def _remarks(report: ProfileReport) -> Iterator[str]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from toolkit.profiler.pairing import FEWEST_ROUNDS
 from toolkit.profiler.records import CaseRecord, ComparisonRecord, ProfileReport
 from toolkit.report.numbers import duration, duration_with_interval, ratio_with_interval
 
 MISSING = "–"
-VERDICTS = {"faster": "faster", "slower": "slower", "no significant difference": "no diff"}
+UNJUDGED = "too few rounds"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -58,8 +59,15 @@ def _row(case: CaseRecord, report: ProfileReport) -> Row:
         p90=MISSING if latency.p90 is None else duration(latency.p90),
         p99=MISSING if latency.p99 is None else duration(latency.p99),
         ratio=ratio_with_interval(comparison.ratio, comparison.ratio_ci) if comparison else "baseline" * is_baseline,
-        verdict=VERDICTS[comparison.verdict] if comparison else "",
+        verdict=_verdict(comparison),
     )
+
+
+def _verdict(comparison: ComparisonRecord | None) -> str:
+    """The verdict; too little to judge is told from a difference that was looked for and not found."""
+    if comparison is None:
+        return ""
+    return comparison.verdict if comparison.ratio_ci else UNJUDGED
 
 
 def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
@@ -68,7 +76,11 @@ def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
         yield "this run", "; ".join(report.warnings)
     for case in report.measured:
         withheld = case.latency_ns.withheld if case.latency_ns else {}
-        found = [*(f"no {name}: {why}" for name, why in withheld.items()), *case.warnings]
+        found = [f"no {name}: {why}" for name, why in withheld.items()]
+        comparison = report.comparison(case)
+        if comparison is not None and comparison.ratio_ci is None:
+            found.append(f"no verdict: {comparison.rounds} rounds with the baseline, {FEWEST_ROUNDS} are needed")
+        found += case.warnings
         if found:
             yield case.id, "; ".join(found)
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from toolkit.profiler.records import ProfileReport
 from toolkit.report.columns import WIDTH, bar, columns, note, shortened
 from toolkit.report.numbers import duration
-from toolkit.report.rows import STATUS_TITLES, Section, absent, baseline_names, remarks, sections
+from toolkit.report.rows import STATUS_TITLES, UNJUDGED, Section, absent, baseline_names, remarks, sections
 
 _HEAD = ("target", "p50 [99% interval]", "p90", "p99", "time/base [99%]", "verdict")
 _NUMERIC = (2, 3)
+_SHORT = {"no significant difference": "no diff", UNJUDGED: "too few"}
 _LISTED = 6
 _BAR = 40
 
@@ -38,7 +39,10 @@ def _numbers(report: ProfileReport) -> Iterator[str]:
 
 
 def _rows(section: Section) -> list[tuple[str, ...]]:
-    return [(f"  {row.case.target}", row.p50, row.p90, row.p99, row.ratio, row.verdict) for row in section.rows]
+    return [
+        (f"  {row.case.target}", row.p50, row.p90, row.p99, row.ratio, _SHORT.get(row.verdict, row.verdict))
+        for row in section.rows
+    ]
 
 
 def _bars(report: ProfileReport) -> Iterator[str]:
