@@ -66,21 +66,33 @@ def observed(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str]) 
     watcher = _Watcher(state.tensors(module), dict(zip(names, inputs, strict=True)))
     clocks: list[str] = []
     generators = _generator_states()
-    before = sys.getprofile()
-    sys.setprofile(_clock_profile(clocks))
+    with _Reads(watcher), watcher, _profiled(_clock_profile(clocks)):
+        yield lambda: watcher.result(clocks, generators)
+
+
+@contextmanager
+def _profiled(profile: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Let ``profile`` see every call, unless somebody is profiling this process: theirs could not be put back."""
+    if sys.getprofile() is not None:
+        yield
+        return
+    sys.setprofile(profile)
     try:
-        with _Reads(watcher), watcher:
-            yield lambda: watcher.result(clocks, generators)
+        yield
     finally:
-        sys.setprofile(before)
+        sys.setprofile(None)
 
 
 def _generator_states() -> dict[str, Any]:
     return {
         "torch's generator": torch.get_rng_state().numpy().tobytes(),
-        "numpy's global generator": repr(np.random.get_state()),
+        "numpy's global generator": [*map(_plain, np.random.get_state())],
         "Python's random module": random.getstate(),
     }
+
+
+def _plain(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
 @final

@@ -111,8 +111,8 @@ class _Floats:
         for label, statistic in (("largest error", _largest), ("mean error", _rms)):
             error, noise, magnitude = (statistic(item) for item in (self._error, self._noise, self._magnitude))
             self._note(label, error, noise, max(magnitude, statistic(self._usual)))
-        for axis, error, noise, magnitude in self._slices():
-            self._note_slices(axis, error, noise, magnitude)
+        for axis, *slices in self._slices():
+            self._note_slices(axis, *slices)
         return OutputParity(self._name, _largest(self._error), _largest(self._noise), self._worst, self._failure)
 
     def _allowed(self, noise: float, magnitude: float) -> float:
@@ -134,13 +134,10 @@ class _Floats:
         for axis in sorted({1, rank - 1} if rank > 1 else ()):
             others = tuple(place for place in range(rank) if place != axis)
             if self._error.size // self._error.shape[axis] >= _SLICE_ELEMENTS and self._error.shape[axis] > 1:
-                error, noise, magnitude = (
-                    _rms_over(item, others) for item in (self._error, self._noise, self._magnitude)
-                )
-                usual = _rms_over(self._usual, others)
+                magnitude, usual = _rms_over(self._magnitude, others), _rms_over(self._usual, others)
                 # At another size the slices are others; small ones stand for them.
                 usual = usual if usual.shape == magnitude.shape else np.full(1, np.quantile(usual, 0.25))
-                yield axis, error, noise, np.maximum(magnitude, usual)
+                yield axis, _rms_over(self._error, others), _rms_over(self._noise, others), np.maximum(magnitude, usual)
 
     def _note_slices(self, axis: int, error: Doubles, noise: Doubles, magnitude: Doubles) -> None:
         # Slices that happen to be almost zero are measured against what small slices usually are.

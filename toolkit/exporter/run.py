@@ -21,13 +21,16 @@ from toolkit.exporter.reference import Reference, output_specs
 from toolkit.exporter.report import Attempt, ExportReport
 from toolkit.exporter.sizes import Sizes, find_sizes
 from toolkit.exporter.sources import Source
-from toolkit.exporter.strategies.base import Candidate, Job, Strategy, StrategyFailed
+from toolkit.exporter.strategies.base import Candidate, Job, NotNeeded, Strategy, StrategyFailed
 from toolkit.exporter.values import corners, usual
 from toolkit.files import atomic_folder, sha256
 from toolkit.graph.facts import facts
 from toolkit.graph.files import save_model
 from toolkit.providers.torch_ import to_tensor
 from toolkit.tensors import TensorSpec
+
+# Weights beyond which the cases with odd values run at the smallest sizes.
+_LARGE_BYTES = 50_000_000
 
 
 class Export:
@@ -76,7 +79,9 @@ class Export:
             Case(label, dims, usual(self._specs, dims, seed=index))
             for index, (label, dims) in enumerate(sizes.cases.items())
         ]
-        dims = sizes.traced
+        # Corners are about paths through the code, not about sizes: large models take them at the smallest.
+        large = sum(item.nbytes for item in state.tensors(self._source.module).values()) > _LARGE_BYTES
+        dims = sizes.cases.get("smallest", sizes.traced) if large else sizes.traced
         return cases + [Case(label, dims, feeds) for label, feeds in corners(self._specs, dims, seed=99)]
 
     def report(self, strategies: Sequence[Strategy]) -> ExportReport:
@@ -95,8 +100,9 @@ class Export:
                     with quiet(not self._debug):
                         cases, engine = self._judge(file, candidate)
                 except StrategyFailed as exc:
-                    attempts.append(Attempt(strategy.name, str(exc)))
                     shutil.rmtree(folder)
+                    if not isinstance(exc, NotNeeded):
+                        attempts.append(Attempt(strategy.name, str(exc)))
                     continue
                 attempts.append(Attempt(strategy.name, ""))
                 report = self._describe(file, strategy, attempts, cases, engine, candidate)

@@ -57,4 +57,4 @@ def _masked(spec: TensorSpec, array: Array) -> Array:
     length = array.shape[-1]
     rows = int(np.prod(array.shape[:-1]))
     kept = 1 + (np.arange(rows) * 7 + length // 2) % length
-    return (np.arange(length)[None, :] < kept[:, None]).reshape(array.shape).astype(array.dtype)
+    return np.asarray((np.arange(length)[None, :] < kept[:, None]).reshape(array.shape).astype(array.dtype))

@@ -56,6 +56,10 @@ class StrategyFailed(Exception):
         super().__init__(one_line(reason, 240))
 
 
+class NotNeeded(StrategyFailed):
+    """A strategy that has nothing to do for this module."""
+
+
 class Strategy(NamedTuple):
     name: str
     build: Callable[[Job], Candidate]

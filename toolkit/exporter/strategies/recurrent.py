@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from toolkit.exporter.strategies.base import Candidate, Job, StrategyFailed
+from toolkit.exporter.strategies.base import Candidate, Job, NotNeeded, StrategyFailed
 from toolkit.exporter.strategies.dynamo import capture_and_translate
 
 
@@ -54,7 +54,7 @@ def build(job: Job) -> Candidate:
     """
     layers = [part for part in job.adapter.modules() if isinstance(part, nn.RNNBase)]
     if not layers:
-        raise StrategyFailed("nothing to translate ourselves: no recurrent layers")
+        raise NotNeeded("the module has no recurrent layers")
     if any(getattr(layer, "proj_size", 0) for layer in layers):
         raise StrategyFailed("ONNX has no LSTM with proj_size; write the projection as an nn.Linear")
     with recurrent_layers_kept():
