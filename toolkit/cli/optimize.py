@@ -99,7 +99,7 @@ def table(report: OptimizeReport) -> str:
     lines += ["", *columns([("PASS", "CHANGED", "MS"), *done])] if done else ["", "No pass found anything to change."]
     for item in report.passes:
         for reason, count in item.skipped.items():
-            lines += paragraph(f"{item.name} left {count} alone: {reason}", "")
+            lines += paragraph(f"{item.name}: {reason}{f' ({count} times)' if count > 1 else ''}", "")
     return "\n".join(lines)
 
 

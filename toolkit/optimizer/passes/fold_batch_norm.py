@@ -71,7 +71,8 @@ def _affine(norm: ir.Node) -> Affine | str:
     if any(array is None for array in arrays):
         return "its statistics are not constant"
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-    scale = gamma / np.sqrt(variance + np.float64(np.float32(norm.attributes.get_float("epsilon", 1e-5))))
+    with np.errstate(divide="ignore", invalid="ignore"):  # judged below
+        scale = gamma / np.sqrt(variance + np.float64(np.float32(norm.attributes.get_float("epsilon", 1e-5))))
     shift = beta - mean * scale
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return "its statistics give no finite scale"

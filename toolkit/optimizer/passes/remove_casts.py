@@ -45,12 +45,11 @@ class RemoveCasts(Pass):
     """
 
     def call(self, model: ir.Model, changes: Changes) -> ir.Model:
-        types = {value: found.dtype for value, found in infer(model).items()}
-        for graph in every_graph(model):
-            for node in list(graph):
-                if node.op_type == "Cast" and not node.domain and node.inputs[0] is not None:
-                    self._shorten(node, types, changes)
-                    self._drop(node, types, changes)
+        casts = [node for graph in every_graph(model) for node in graph if node.op_type == "Cast" and not node.domain]
+        types = {value: found.dtype for value, found in infer(model).items()} if casts else {}
+        for node in casts:
+            self._shorten(node, types, changes)
+            self._drop(node, types, changes)
         return model
 
     @staticmethod

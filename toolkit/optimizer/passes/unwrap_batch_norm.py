@@ -29,7 +29,12 @@ class UnwrapBatchNorm(Pass):
         wrapped = norm.inputs[0]
         widen = wrapped.producer() if wrapped is not None else None
         narrow = only_consumer(norm.outputs[0])
-        if wrapped is None or widen is None or narrow is None or (widen.op_type, narrow.op_type) != ("Unsqueeze", "Squeeze"):
+        if (
+            wrapped is None
+            or widen is None
+            or narrow is None
+            or (widen.op_type, narrow.op_type) != ("Unsqueeze", "Squeeze")
+        ):
             return
         added, taken = axes_of(widen), axes_of(narrow)
         if not added or added != taken or min(added) < 2:
