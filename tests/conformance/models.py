@@ -142,6 +142,25 @@ def quantized_reference(x: Array) -> Array:
     return (np.clip(np.rint(product / np.float32(0.5)) + 128, 0, 255) - 128) * np.float32(0.5)
 
 
+def write_compressed(folder: Path) -> tuple[Path, Array]:
+    """A float product with int8 weights, in the standard form; also the weights as floats."""
+    weight = np.random.default_rng(0).integers(-127, 128, (512, 512)).astype(np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["W", "scale"], ["w_float"], "dequantize", axis=1),
+        helper.make_node("MatMul", ["x", "w_float"], ["y"], "product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "compressed",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 512])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 512])],
+        [numpy_helper.from_array(weight, "W"), numpy_helper.from_array(np.full(512, 0.01, np.float32), "scale")],
+    )
+    path = folder / "compressed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path, weight * np.float32(0.01)
+
+
 def write_unsupported(folder: Path) -> Path:
     """A graph with an operator that no engine has."""
     node = helper.make_node("Frobnicate", ["x"], ["y"], "the_odd_one", domain="com.example.nobody")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from tests.conformance.conftest import Open
-from tests.conformance.models import LINEAR, PAIR, quantized_reference, write_quantized
+from tests.conformance.models import LINEAR, PAIR, quantized_reference, write_compressed, write_quantized
 from toolkit.errors import InvalidInput
 from toolkit.providers import registry
+from toolkit.providers.base import Session
 from toolkit.targets import Target
+from toolkit.tensors import Array
 
 
 def test_nodes_version_and_device_are_told(open_case: Open) -> None:
@@ -39,6 +41,20 @@ def test_a_quantized_file_is_executed_in_int8(onnx_provider: str, tmp_path: Path
         assert np.mean(answer == wanted) > 0.99
         executed = session.execution.executed_precision
     assert executed.get("int8", 0) + executed.get("as the file says", 0) >= 1, executed
+
+
+def test_compressed_weights_do_not_round_the_activations(onnx_provider: str, tmp_path: Path) -> None:
+    path, weight = write_compressed(tmp_path)
+    x = np.random.default_rng(1).standard_normal((4, 512)).astype(np.float32)
+    for prepared in (False, True):
+        check_product(registry.provider(onnx_provider).open(path, prepared=prepared), x, x @ weight)
+
+
+def check_product(session: Session, x: Array, wanted: Array) -> None:
+    with session:
+        # 512 float32 products of values near one: far below what rounding to int8 costs (0.3).
+        np.testing.assert_allclose(session({"x": x})["y"], wanted, atol=1e-3)
+        assert "int8" not in session.execution.executed_precision
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -11,8 +11,8 @@ import pytest
 
 from tests.conformance.models import LINEAR, PAIR, twice
 from toolkit.errors import EngineError
-from toolkit.providers.onnxruntime_ import OnnxRuntimeEngine
 from toolkit.providers.onnxruntime_device import BoundEngine, GraphEngine
+from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
 from toolkit.targets import Target
 from toolkit.tensors import Array
 

@@ -15,13 +15,11 @@ from toolkit.providers.onnxruntime_ import (
     SESSION_KEYS,
     SESSION_VALUES,
     Chain,
-    OnnxRuntimeEngine,
     import_onnxruntime,
     option_text,
-    place,
-    prepare,
 )
 from toolkit.providers.onnxruntime_device import BoundEngine, GraphEngine
+from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine, as_it_is, place, prepare
 from toolkit.targets import Target
 
 # Options of the execution provider that a target may set, under ONNX Runtime's names. Not among them are device_id and
@@ -101,6 +99,9 @@ class CudaProvider(Provider):
         if target.engine_options.get(_GRAPHS):
             return GraphEngine(engine, "cuda", index, MAX_GRAPHS)
         return BoundEngine(engine, "cuda", index)
+
+    def open_prepared(self, prepared: Path, target: Target) -> Engine:
+        return self.open_engine(prepared, as_it_is(target))
 
     def place(self, model: Path, target: Target) -> Placement:
         return place(model, target, chains(target)[0])

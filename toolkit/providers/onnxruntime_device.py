@@ -16,7 +16,8 @@ import numpy as np
 
 from toolkit.errors import EngineError
 from toolkit.providers.base import Execution
-from toolkit.providers.onnxruntime_ import OnnxRuntimeEngine, import_onnxruntime
+from toolkit.providers.onnxruntime_ import import_onnxruntime
+from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
 from toolkit.tensors import Array, Feeds
 
 # Where ONNX Runtime wants a tensor that is not for the device.

@@ -15,6 +15,7 @@ from toolkit.providers.base import Placement
 _INTEGER_KERNELS = re.compile(
     r"^(QLinear|Q(Gemm|Attention|OrderedMatMul|MoE)|MatMulInteger|ConvInteger|DynamicQuantize)"
 )
+# How narrow the weights are, and what the activations are rounded to, a profile does not tell.
 _NARROW_KERNELS = re.compile(r"^(MatMulNBits|GatherBlockQuantized|MatMulBnb4)")
 # One node that stands for a whole TensorRT engine. It was built strongly typed, so its layers compute as the file says.
 _ENGINES = re.compile(r"^TRTKernel")
@@ -29,6 +30,11 @@ def assignment(session: Any) -> dict[str, int]:
     for subgraph in session.get_provider_graph_assignment_info():
         counts[subgraph.ep_name] += len(subgraph.get_nodes())
     return dict(counts)
+
+
+def session_operators(session: Any) -> set[str]:
+    """The operators of the model that a session holds, before fusion."""
+    return {node.op_type for subgraph in session.get_provider_graph_assignment_info() for node in subgraph.get_nodes()}
 
 
 def placement(session: Any, wanted: str) -> Placement:
@@ -60,7 +66,7 @@ def _node_precision(node: Mapping[str, Any]) -> str:
     if _INTEGER_KERNELS.match(operator):
         return "int8"
     if _NARROW_KERNELS.match(operator):
-        return "int4"
+        return "weight-only"
     if _ENGINES.match(operator):
         return "as the file says"
     types = [_DTYPES.get(name, name) for entry in node.get("input_type_shape", []) for name in entry]

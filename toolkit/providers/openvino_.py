@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, final
@@ -34,6 +35,7 @@ OPTIONS = (
     "MODEL_DISTRIBUTION_POLICY", "PERFORMANCE_HINT_NUM_REQUESTS", "SCHEDULING_CORE_TYPE",
 )  # fmt: skip
 
+_DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 _HINTS = {"bfloat16": "bf16", "float16": "f16", "": "f32"}
 _DTYPES = {
     "boolean": "bool",
@@ -104,6 +106,9 @@ def properties(target: Target, hint: str) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": target.threads or machine.usable_cores(),
         "INFERENCE_PRECISION_HINT": hint,
     }
+    if _DYNAMIC_QUANTIZATION in core().get_property(_device(target), "SUPPORTED_PROPERTIES"):
+        # On by default, it rounds activations to int8 wherever weights are compressed: nobody asked for that.
+        chosen[_DYNAMIC_QUANTIZATION] = 0
     if target.streams:
         chosen["NUM_STREAMS"] = target.streams
     chosen.update(
@@ -176,13 +181,13 @@ class OpenvinoEngine:
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
-        executed: Counter[str] = Counter()
-        for op in self._compiled.get_runtime_model().get_ordered_ops():
-            info = {key: _plain(value) for key, value in op.get_rt_info().items()}
-            if info.get("layerType") not in _PASSIVE_LAYERS:
-                executed[_EXECUTED.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "unknown"))] += 1
+        executed = Counter(_precision(info) for info in _working_nodes(self._compiled.get_runtime_model()))
         devices = self._compiled.get_property("EXECUTION_DEVICES")
         notes = [f"streams {self._compiled.get_property('NUM_STREAMS')}"]
+        if _property(self._compiled, _DYNAMIC_QUANTIZATION) not in (None, 0):
+            notes.append(
+                "activations that meet compressed weights may be rounded to int8 on the fly, as the target asks"
+            )
         if self._compiled.get_property("LOADED_FROM_CACHE"):
             notes.append("compiled model loaded from the cache")
         return Execution(
@@ -197,6 +202,34 @@ class OpenvinoEngine:
 
     def close(self) -> None:
         del self._request, self._compiled
+
+
+def _working_nodes(graph: Any) -> Iterator[dict[str, str]]:
+    """What the runtime model says of each node that computes, constants and what depends on them alone left out."""
+    fixed: set[str] = set()
+    for op in graph.get_ordered_ops():
+        info = {key: _plain(value) for key, value in op.get_rt_info().items()}
+        sources = [value.get_node().get_friendly_name() for value in op.input_values()]
+        if info.get("layerType") == "Const" or (sources and fixed.issuperset(sources)):
+            fixed.add(op.get_friendly_name())
+        elif info.get("layerType") not in _PASSIVE_LAYERS:
+            yield info
+
+
+def _precision(info: dict[str, str]) -> str:
+    """The precision a node computes in.
+
+    The kernel's name ends in it. The node's own ``runtimePrecision`` is that of its first operands in memory, and says
+    int8 of a float product with compressed weights; it decides only where the kernel's name tells nothing.
+    """
+    kernel = info.get("primitiveType", "").rpartition("_")[2].lower()
+    own = info.get("runtimePrecision", "unknown")
+    return _EXECUTED.get(kernel) or _EXECUTED.get(own, own)
+
+
+def _property(compiled: Any, name: str) -> Any:
+    """A property of a compiled model, None where its device has no such property."""
+    return compiled.get_property(name) if name in compiled.get_property("SUPPORTED_PROPERTIES") else None
 
 
 def _plain(value: Any) -> str:

@@ -12,7 +12,7 @@ from toolkit.tensors import nearest
 
 # name: (module, class). Modules are imported when the provider is first used, engines later still.
 _PROVIDERS: dict[str, tuple[str, str]] = {
-    "cpu": ("toolkit.providers.onnxruntime_", "CpuProvider"),
+    "cpu": ("toolkit.providers.cpu", "CpuProvider"),
     "cuda": ("toolkit.providers.cuda", "CudaProvider"),
     "tensorrt": ("toolkit.providers.tensorrt", "TensorrtProvider"),
     "openvino": ("toolkit.providers.openvino_", "OpenvinoProvider"),

@@ -28,14 +28,13 @@ from toolkit.providers.onnxruntime_ import (
     SESSION_KEYS,
     SESSION_VALUES,
     Chain,
-    OnnxRuntimeEngine,
     inference_session,
     option_text,
-    place,
     session_options,
     specs,
 )
 from toolkit.providers.onnxruntime_device import BoundEngine, GraphEngine
+from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine, place
 from toolkit.providers.tensorrt_available import NAME, probe, version
 from toolkit.providers.tensorrt_shapes import (
     SizeRange,
