@@ -27,7 +27,8 @@ def test_a_real_model_loads_costs_something_gets_no_larger_and_computes_the_same
     sizes = {spec.shape[0]: 1 for spec in found.inputs if spec.shape and isinstance(spec.shape[0], str)}
     assert cost(load_model(path), sizes).flops > 0
     huge = any(isinstance(dim, int) and dim > 100_000 for spec in found.inputs for dim in spec.shape or ())
-    report = optimize(path, tmp_path / "small.onnx", check=not huge)  # a batch of 789444 takes five seconds to compare
+    # A batch of 789444 takes five seconds to compare, and a batch of one says enough about the others.
+    report = optimize(path, tmp_path / "small.onnx", check=not huge, check_dims=sizes)
     assert report.nodes_after <= report.nodes_before
     assert report.size_bytes_after <= report.size_bytes_before
     again = optimize(tmp_path / "small.onnx", tmp_path / "again.onnx", check=False)
