@@ -80,7 +80,8 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="toolkit-quantize-") as folder:
         job = Job(
             source, chosen, rules, calibration=calibration, data=data, state=state or {}, samples=samples,
-            memory_limit_bytes=memory_limit_bytes, folder=Path(folder), say=progress or _silent,
+            memory_limit_bytes=memory_limit_bytes, chooses=method == "auto" or _same(calibration, data),
+            folder=Path(folder), say=progress or _silent,
         )  # fmt: skip
         with closing(job):
             job.prepared(0)  # refuses a model that is quantized already, before any work is done
@@ -90,6 +91,11 @@ def quantize(
             if record is not None:
                 job.record().write(record)
             return _written(job, kept, output)
+
+
+def _same(calibration: Samples | None, data: Samples | None) -> bool:
+    """Whether both are the same file, so that the figure would come from samples that ranges were taken on."""
+    return calibration is not None and data is not None and str(calibration) == str(data)
 
 
 def _silent(_: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import final
 
 import numpy as np
 
@@ -22,29 +24,62 @@ _WRONG_SHARE = 0.5  # of an integer output; such an output follows from scores, 
 Outputs = dict[str, Array]
 
 
-def fidelity(
-    reference: Session, candidate: Session, inputs: Sequence[TensorSpec], data: Dataset | None
-) -> tuple[OutputMetrics, ...]:
-    """Per output, the error of ``candidate``: over the first samples of ``data``, or over random inputs without it.
+@final
+class Reference:
+    """What the float model answers: on the first samples of ``data``, and at several shapes. Asked once, then kept.
 
-    Both are run at the usual, the smallest and larger sizes of every dynamic dim as well.
+    Args:
+        session: the float model, which stays open.
+        inputs: its inputs as the file says, with names of dims.
+        data: samples; None for random inputs alone.
+    """
+
+    def __init__(self, session: Session, inputs: Sequence[TensorSpec], data: Dataset | None) -> None:
+        self.session, self.inputs = session, inputs
+        self.data = None if data is None else data.take(0, CHECK_SAMPLES)
+
+    @cached_property
+    def at_shapes(self) -> list[tuple[Feeds, Outputs]]:
+        """Feeds and answers at the usual, the smallest and larger sizes of every dynamic dim, those it runs at."""
+        return list(self._at_shapes())
+
+    @cached_property
+    def on_data(self) -> list[Outputs]:
+        assert self.data is not None
+        return [outputs for _, outputs in steps(self.session, self.data, self.inputs)]
+
+    def _at_shapes(self) -> Iterator[tuple[Feeds, Outputs]]:
+        for index, case in enumerate(shape_cases(self.inputs)):
+            for sizes in (case.dims, *case.alternatives):
+                feeds = example_inputs(self.inputs, sizes, seed=index)
+                try:
+                    yield feeds, self.session(feeds)
+                except ToolkitError:
+                    continue  # a size that the float model itself does not take says nothing about the other
+                break
+
+
+def fidelity(reference: Reference, candidate: Session) -> tuple[OutputMetrics, ...]:
+    """Per output, the error of ``candidate``: over samples where the reference has some, else over random inputs.
+
+    It is run at several shapes in either case.
 
     Raises:
         UsageError: the reference runs at none of them and there is no data.
         ParityError: the candidate does not run where the reference does, or says NaN where that does not.
         ToolkitError: the reference does not run on the data.
     """
-    at_shapes = list(_at_shapes(reference, candidate, inputs))
-    for wanted, got in at_shapes:
+    pairs = [(wanted, _run(candidate, feeds)) for feeds, wanted in reference.at_shapes]
+    for wanted, got in pairs:
         _require_finite(wanted, got, candidate)
-    if data is None:
-        if not at_shapes:
-            raise UsageError(
-                "the model runs on none of the random inputs tried", where=reference.model,
-                next_step="give samples with --data or --calibration",
-            )  # fmt: skip
-        return _worst([_compare([pair]) for pair in at_shapes])
-    return _compare(_on_data(reference, candidate, inputs, data))
+    if reference.data is not None:
+        return _compare(list(zip(reference.on_data, _on_data(reference, candidate), strict=True)))
+    if not pairs:
+        raise UsageError(
+            "the model runs on none of the random inputs tried", where=reference.session.model,
+            next_step="give samples with --data or --calibration",
+        )  # fmt: skip
+    return _worst([_compare([pair]) for pair in pairs])
 
 
 def refusal(metrics: Iterable[OutputMetrics], precision: str) -> str:
@@ -57,20 +92,6 @@ def refusal(metrics: Iterable[OutputMetrics], precision: str) -> str:
         elif reason := judge(item, tolerance):
             return f"output '{item.name}': {reason}"
     return ""
-
-
-def _at_shapes(
-    reference: Session, candidate: Session, inputs: Sequence[TensorSpec]
-) -> Iterator[tuple[Outputs, Outputs]]:
-    for index, case in enumerate(shape_cases(inputs)):
-        for sizes in (case.dims, *case.alternatives):
-            feeds = example_inputs(inputs, sizes, seed=index)
-            try:
-                wanted = reference(feeds)
-            except ToolkitError:
-                continue  # a size that the float model itself does not take says nothing about the other
-            yield wanted, _run(candidate, feeds)
-            break
 
 
 def _run(candidate: Session, feeds: Feeds) -> Outputs:
@@ -94,16 +115,12 @@ def _finite(values: Array) -> bool:
     return bool(np.isfinite(values.astype(np.float32)).all())
 
 
-def _on_data(
-    reference: Session, candidate: Session, inputs: Sequence[TensorSpec], data: Dataset
-) -> list[tuple[Outputs, Outputs]]:
-    few = data.take(0, CHECK_SAMPLES)
-    wanted = [outputs for _, outputs in steps(reference, few, inputs)]
+def _on_data(reference: Reference, candidate: Session) -> list[Outputs]:
+    assert reference.data is not None
     try:
-        got = [outputs for _, outputs in steps(candidate, few, inputs)]
+        return [outputs for _, outputs in steps(candidate, reference.data, reference.inputs)]
     except ToolkitError as exc:
         raise _does_not_run(exc) from exc
-    return list(zip(wanted, got, strict=True))
 
 
 def _compare(pairs: Sequence[tuple[Outputs, Outputs]]) -> tuple[OutputMetrics, ...]:

@@ -11,15 +11,16 @@ from toolkit.errors import UsageError
 from toolkit.graph.facts import GraphFacts, facts
 from toolkit.graph.files import load_model
 from toolkit.providers import registry
-from toolkit.providers.base import Available, Provider, Session
+from toolkit.providers.base import Available, Provider
 from toolkit.providers.fingerprint import model_digest
 from toolkit.providers.placement import PlacementRules
 from toolkit.quantizer.accuracy import Score, score
 from toolkit.quantizer.calibration.collect import MEMORY_LIMIT_BYTES, Origin, calibrate
 from toolkit.quantizer.calibration.record import SUFFIX, CalibrationRecord, read_record
+from toolkit.quantizer.fidelity import Reference
 from toolkit.quantizer.lowering.static import OPSET as CALIBRATION_OPSET
 from toolkit.quantizer.preparing import Prepared, prepare
-from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples
+from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples, whole
 from toolkit.targets import Target
 
 Progress = Callable[[str], None]
@@ -36,12 +37,14 @@ class Job:
         calibration: samples to take ranges from, or a record's path; None for none.
         data: samples to judge by; labels in them decide by accuracy.
         state: model input to the output that feeds it.
+        chooses: whether candidates are chosen between.
         folder: where candidates are written.
     """
 
     def __init__(
         self, source: Path, target: Target, rules: PlacementRules, *, calibration: Samples | None, data: Samples | None,
-        state: Mapping[str, str], samples: int | None, memory_limit_bytes: int | None, folder: Path, say: Progress,
+        state: Mapping[str, str], samples: int | None, memory_limit_bytes: int | None, chooses: bool, folder: Path,
+        say: Progress,
     ) -> None:  # fmt: skip
         self.source, self.target, self.rules, self.folder, self.say = source, target, rules, folder, say
         self.facts: GraphFacts = facts(source)
@@ -49,12 +52,19 @@ class Job:
         self._memory_limit_bytes = memory_limit_bytes or MEMORY_LIMIT_BYTES
         self._prepared: dict[int, Prepared] = {}
         self._record: CalibrationRecord | None = None
-        self._sessions: dict[str, Session] = {}
+        self._references: dict[str, Reference] = {}
         self._scores: dict[tuple[str, bool], Score] = {}
-        self.parts: Parts | None = None if data is None else in_parts(open_samples(data, self.facts, state=state))
+        self.parts = self._parts(data, state, chooses=chooses or calibration is None)
         self._record_path = _record_path(calibration)
         self._reusable = not isinstance(calibration, Iterator)
         self._calibration = self._calibration_data(None if self._record_path else calibration, state, samples)
+
+    def _parts(self, data: Samples | None, state: Mapping[str, str], *, chooses: bool) -> Parts | None:
+        """The labelled data in two parts, or whole where nothing is chosen and no range taken on it."""
+        if data is None:
+            return None
+        opened = open_samples(data, self.facts, state=state)
+        return in_parts(opened) if chooses else whole(opened)
 
     def _calibration_data(self, given: Samples | None, state: Mapping[str, str], samples: int | None) -> Dataset | None:
         """The samples given for it, else those that choices are made on."""
@@ -133,17 +143,20 @@ class Job:
             where=self.target.name, next_step="pip install 'onnx-toolkit[openvino]'",
         )  # fmt: skip
 
-    def float_session(self, target: Target) -> Session:
-        """The source, open on ``target``."""
-        if target.provider not in self._sessions:
-            self._sessions[target.provider] = registry.provider(target.provider).open(self.source, target)
-        return self._sessions[target.provider]
+    def reference(self, provider: str) -> Reference:
+        """The float model on the engine of a check target, without any rounding of the engine's own."""
+        if provider not in self._references:
+            own = provider == self.target.provider
+            plain = Target(name="reference", provider=provider, device=self.target.device if own else "")
+            session = registry.provider(provider).open(self.source, plain)
+            self._references[provider] = Reference(session, self.facts.inputs, self.check_data)
+        return self._references[provider]
 
-    def float_score(self, target: Target, data: Dataset, *, unseen: bool) -> Score:
+    def float_score(self, provider: str, data: Dataset, *, unseen: bool) -> Score:
         """The float model's headline metric on the part of the data that choices are made on, or on the other."""
-        key = (target.provider, unseen)
+        key = (provider, unseen)
         if key not in self._scores:
-            self._scores[key] = score(self.float_session(target), data, self.task)
+            self._scores[key] = score(self.reference(provider).session, data, self.task)
         return self._scores[key]
 
     @property
@@ -155,8 +168,8 @@ class Job:
         return self.parts is not None and self.parts.report.has_labels
 
     def close(self) -> None:
-        for session in self._sessions.values():
-            session.close()
+        for reference in self._references.values():
+            reference.session.close()
 
 
 def _record_path(calibration: Any) -> Path | None:

@@ -72,3 +72,8 @@ def in_parts(data: Dataset) -> Parts:
     except InvalidData:
         return Parts(data, data, disjoint=False)
     return Parts(choose, report, disjoint=True)
+
+
+def whole(data: Dataset) -> Parts:
+    """All of ``data`` for the report: nothing is chosen on it."""
+    return Parts(data, data, disjoint=True)

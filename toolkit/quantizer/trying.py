@@ -68,7 +68,7 @@ class Bench:
         trial = msgspec.structs.replace(blank, size_bytes=facts(path).size_bytes)
         try:
             with self.open(path, target) as session:
-                outputs = fidelity(self._reference(target), session, self._job.facts.inputs, self._job.check_data)
+                outputs = fidelity(self._job.reference(target.provider), session)
         except ParityError as exc:
             trial = msgspec.structs.replace(trial, refusal=str(exc))
         else:
@@ -101,16 +101,9 @@ class Bench:
 
     def accuracy(self, candidate: Candidate, data: Dataset, *, unseen: bool) -> Accuracy:
         """What ``candidate`` loses against the float model on ``data``."""
-        before = self._job.float_score(self._reference_target(candidate.target), data, unseen=unseen)
+        before = self._job.float_score(candidate.target.provider, data, unseen=unseen)
         with self.open(candidate.path, candidate.target) as session:
             return compare(before, score(session, data, self._job.task), unseen=unseen)
-
-    def _reference(self, target: Target) -> Session:
-        return self._job.float_session(self._reference_target(target))
-
-    def _reference_target(self, target: Target) -> Target:
-        """The same engine without any rounding of its own."""
-        return Target(name="reference", provider=target.provider, device=target.device, threads=target.threads)
 
     def over_budget(self, accuracy: Accuracy) -> str:
         """Why this accuracy is outside the budget; "" when it is not."""
