@@ -39,7 +39,7 @@ def test_no_samples_raise_no_doubt() -> None:
 
 
 def test_few_samples() -> None:
-    assert "only 5 samples" in " ".join(doubts(series([np.full(5, 1_000_000)])))
+    assert "very few samples" in " ".join(doubts(series([np.full(5, 1_000_000)])))
 
 
 def test_too_short_for_the_clock() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from toolkit.profiler.cases import Case
@@ -27,6 +28,7 @@ class Laboratory:
     """Makes workers and keeps the time; ``troubles`` maps (model, request type) to what happens."""
 
     troubles: dict[tuple[str, type], BaseException] = field(default_factory=dict)
+    block_s: dict[str, float] = field(default_factory=dict)
     now: float = 0.0
     log: list[str] = field(default_factory=list)
     open_now: int = 0
@@ -62,7 +64,7 @@ class FakeWorker:
             self.laboratory.now += 1.0
             return OPENED
         if isinstance(request, Measure):
-            self.laboratory.now += BLOCK_S
+            self.laboratory.now += self.laboratory.block_s.get(self.model, BLOCK_S)
             self.laboratory.log.append(self.model)
             return Block([len(self.model)] * 5, 5, 77)
         return Proof(Execution("p", "1", "d", 1, {}, {}))
@@ -179,3 +181,20 @@ def test_progress_goes_up_and_the_time_left_goes_down() -> None:
     measuring = [item.left_s for item in laboratory.progress if item.text.startswith("measuring")]
     assert done == sorted(done) and done[-1] > 0.95
     assert measuring == sorted(measuring, reverse=True) and measuring[-1] < 1
+
+
+def test_a_slow_model_does_not_use_up_the_budget_of_a_fast_one() -> None:
+    """Two pairs that are not comparable with each other; blocks of one take 16 times as long."""
+    laboratory = Laboratory()
+    pairs = [msgspec.structs.replace(case, group=case.model.lower()) for case in cases("aABb")]
+    laboratory.block_s = {"a": 16 * BLOCK_S, "A": 16 * BLOCK_S}
+    run = laboratory.run(pairs, Plan(budget_s=80, processes=1))
+    counts = [len(course.turns) for course in run.courses]
+    assert counts[0] == counts[1] == pytest.approx(10, abs=1)
+    assert counts[2] == counts[3] == pytest.approx(160, abs=16)
+
+
+def test_even_the_smallest_budget_measures_every_group() -> None:
+    pairs = [msgspec.structs.replace(case, group=case.model) for case in cases("abc")]
+    run = Laboratory().run(pairs, Plan(budget_s=1e-9, processes=1))
+    assert [len(course.turns) for course in run.courses] == [1, 1, 1]

@@ -17,6 +17,7 @@ from toolkit.profiler.cases import Case
 from toolkit.profiler.process import CaseEnded, ProcessWorker
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove
 from toolkit.targets import Target
+from toolkit.tensors import TensorSpec
 
 NULL = Target(name="null", provider="null")
 NullModelFile = Callable[..., str]
@@ -92,7 +93,7 @@ def test_nan_is_noticed(worker: ProcessWorker, null_model: NullModelFile) -> Non
     ],
 )
 def test_a_run_that_fails_says_why(worker: ProcessWorker, null_model: NullModelFile, failure: str, reason: str) -> None:
-    worker.ask(Open(case(null_model(failure=failure, fail_after=1))), Opened, 60)
+    worker.ask(Open(case(null_model(failure=failure, fail_after=2))), Opened, 60)
     with pytest.raises(CaseEnded) as caught:
         worker.ask(Measure(1_000_000), Block, 60)
     assert caught.value.status == "failed"
@@ -100,7 +101,7 @@ def test_a_run_that_fails_says_why(worker: ProcessWorker, null_model: NullModelF
 
 
 def test_a_worker_that_hangs_is_given_up_and_killed(worker: ProcessWorker, null_model: NullModelFile) -> None:
-    worker.ask(Open(case(null_model(failure="hang", fail_after=1))), Opened, 60)
+    worker.ask(Open(case(null_model(failure="hang", fail_after=2))), Opened, 60)
     with pytest.raises(CaseEnded, match="no answer within 1 s"):
         worker.ask(Measure(1_000_000), Block, 1)
     worker.close()
@@ -108,8 +109,6 @@ def test_a_worker_that_hangs_is_given_up_and_killed(worker: ProcessWorker, null_
 
 
 def test_a_fixed_batch_is_not_applicable(worker: ProcessWorker, null_model: NullModelFile) -> None:
-    from toolkit.tensors import TensorSpec
-
     path = null_model(inputs=(TensorSpec("x", "float32", (2, 4)),), outputs=())
     with pytest.raises(CaseEnded, match="the batch is fixed at 2") as caught:
         worker.ask(Open(case(path, batch=8)), Opened, 60)
@@ -198,3 +197,16 @@ def test_a_worker_imports_no_more_than_an_application_would(null_model: NullMode
         "print({'torch', 'onnx', 'onnx_ir', 'onnxscript', 'click', 'rich', 'onnxruntime'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_sizes_that_were_guessed_are_named_when_the_first_inference_fails(
+    worker: ProcessWorker, null_model: NullModelFile
+) -> None:
+    specs = (TensorSpec("x", "float32", ("batch", "seq")),)
+    path = null_model(inputs=specs, outputs=specs, failure="raise")
+    with pytest.raises(CaseEnded, match=r"sizes were guessed \(seq=16\): give --dim") as caught:
+        worker.ask(Open(case(path)), Opened, 60)
+    assert caught.value.status == "failed"
+    with pytest.raises(CaseEnded) as caught:
+        worker.ask(Open(case(path, dims={"seq": 3})), Opened, 60)
+    assert "guessed" not in caught.value.reason

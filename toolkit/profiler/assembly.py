@@ -119,8 +119,7 @@ def comparisons(courses: Sequence[Course], wanted: str, seed: int) -> list[Compa
     comparable: dict[object, list[Course]] = defaultdict(list)
     for course in courses:
         if course.ended is None and course.turns:
-            opened = course.openings[0]
-            comparable[course.case.group, opened.batch, tuple(map(tuple, opened.shapes))].append(course)
+            comparable[course.comparable].append(course)
     found = []
     for members in comparable.values():
         index = chosen_baseline([course.case for course in members], wanted)

@@ -45,7 +45,7 @@ def doubts(series: Series) -> tuple[str, ...]:
 
 def _few(series: Series) -> str:
     count = sum(len(block) for block in series.blocks)
-    return f"only {count} samples (give it more --budget)" if count < FEWEST_SAMPLES else ""
+    return "very few samples (give it more --budget)" if count < FEWEST_SAMPLES else ""
 
 
 def _coarse(series: Series) -> str:

@@ -16,11 +16,15 @@ SETS = 4
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """What the named dims of a model are set to: ``batch`` samples, ``dims`` all other named dims."""
+    """What the named dims of a model are set to: ``batch`` samples, ``dims`` all other named dims.
+
+    ``guessed`` names those that nobody gave a size, the batch apart.
+    """
 
     batch: int
     dims: dict[str, int]
     all: dict[str, int]
+    guessed: tuple[str, ...] = ()
 
 
 def sizes(specs: Sequence[TensorSpec], batch: int | None, wanted: Mapping[str, int]) -> Sizes:
@@ -38,9 +42,11 @@ def sizes(specs: Sequence[TensorSpec], batch: int | None, wanted: Mapping[str, i
         fixed = fixed_batch(specs)
         if batch not in (None, fixed):
             raise NotApplicable(f"the batch is fixed at {fixed} in the model")
-        return Sizes(fixed, complete_dims(specs, chosen), complete_dims(specs, chosen))
+        full = complete_dims(specs, chosen)
+        return Sizes(fixed, full, full, tuple(dim for dim in full if dim not in wanted))
     full = complete_dims(specs, chosen)
-    return Sizes(full[name], {dim: size for dim, size in full.items() if dim != name}, full)
+    others = {dim: size for dim, size in full.items() if dim != name}
+    return Sizes(full[name], others, full, tuple(dim for dim in others if dim not in wanted))
 
 
 def fixed_batch(specs: Sequence[TensorSpec]) -> int:

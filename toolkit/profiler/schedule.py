@@ -64,6 +64,20 @@ class Course:
     unproven: str = ""
     ended: CaseEnded | None = None
 
+    @property
+    def comparable(self) -> object:
+        """Equal for cases that can be compared: same group, fed the same shapes."""
+        opened = self.openings[-1]
+        return self.case.group, opened.batch, tuple(tuple(shape) for shape in opened.shapes)
+
+
+@dataclass
+class _Rounds:
+    """How many rounds cases that can be compared have had, and how much time they took."""
+
+    count: int = 0
+    spent_s: float = 0.0
+
 
 class Progress(msgspec.Struct, frozen=True):
     """Where the run stands: a short text, the share done (0…1) and the seconds that are left of the budget."""
@@ -149,17 +163,27 @@ class _Schedule:
         self._starting_s += self._clock() - began
 
     def _take_turns(self, courses: Sequence[Course], live: dict[int, Worker], budget_s: float) -> None:
-        """Rounds of one block per live case until ``budget_s`` is spent; the first round is always finished."""
+        """Rounds of one block per case until ``budget_s`` is spent; everyone gets at least one.
+
+        A round is taken by cases that can be compared. Who had least time so far is next, so that a slow model does not
+        use up the budget of a fast one.
+        """
         began = self._clock()
         already_s = self._measured_s
-        rounds = 0
+        turns: dict[object, _Rounds] = {courses[index].comparable: _Rounds() for index in live}
         while live:
-            for index in self._random.sample(sorted(live), len(live)):
-                if rounds and self._clock() - began >= budget_s:
+            waiting = {courses[index].comparable for index in live}
+            rivals = min(sorted(waiting, key=repr), key=lambda key: turns[key].spent_s)
+            own = turns[rivals]
+            members = sorted(index for index in live if courses[index].comparable == rivals)
+            for index in self._random.sample(members, len(members)):
+                now_s = self._clock()
+                if now_s - began >= budget_s and all(turns[key].count for key in waiting):
                     return
-                self._measure_block(index, courses[index], live, rounds)
+                self._measure_block(index, courses[index], live, own.count)
+                own.spent_s += self._clock() - now_s
                 self._measured_s = already_s + min(budget_s, self._clock() - began)
-            rounds += 1
+            own.count += 1
 
     def _measure_block(self, index: int, course: Course, live: dict[int, Worker], number: int) -> None:
         self._report(f"measuring {label(course.case)}")

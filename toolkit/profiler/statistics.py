@@ -48,7 +48,7 @@ def percentile(blocks: Sequence[Samples], share: float) -> Percentile:
     if count == 0:
         return Percentile(None, None, "no samples")
     if share > 0.5 and count < needed:
-        return Percentile(None, None, f"{count} samples, {needed - count} more are needed")
+        return Percentile(None, None, f"{count} sample{'s' * (count > 1)}, {needed - count} more are needed")
     value = int(samples[math.ceil(share * count) - 1])
     ranks = _interval_ranks(effective_count(blocks, share, value), share)
     if ranks is None:

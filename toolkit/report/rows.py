@@ -75,14 +75,22 @@ def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
     if report.warnings:
         yield "this run", "; ".join(report.warnings)
     for case in report.measured:
-        withheld = case.latency_ns.withheld if case.latency_ns else {}
-        found = [f"no {name}: {why}" for name, why in withheld.items()]
+        found = _withheld(case)
         comparison = report.comparison(case)
         if comparison is not None and comparison.ratio_ci is None:
             found.append(f"no verdict: {comparison.rounds} rounds with the baseline, {FEWEST_ROUNDS} are needed")
         found += case.warnings
         if found:
             yield case.id, "; ".join(found)
+
+
+def _withheld(case: CaseRecord) -> list[str]:
+    """The first percentile that is withheld and why; those further out need even more."""
+    missing = list((case.latency_ns.withheld if case.latency_ns else {}).items())
+    if not missing:
+        return []
+    name, why = missing[0]
+    return [f"no {name}: {why}" + "".join(f"; nor {further}" for further, _ in missing[1:])]
 
 
 def absent(report: ProfileReport) -> dict[str, dict[str, list[str]]]:
