@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit.cli.options import emit, format_option, output_option, progress, say
-from toolkit.errors import MissingDependency
+from toolkit.exporter.zoo import zoo_module
 from toolkit.files import writable_output
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ def zoo() -> None:
 @format_option
 def list_models(output_format: str) -> None:
     """List the models of the zoo; export one as zoo:NAME."""
-    entries = tuple(_part("registry").entries().values())
+    entries = tuple(zoo_module("registry").entries().values())
     emit({"models": [_described(item) for item in entries]}, output_format, lambda: table(entries))
 
 
@@ -43,12 +41,12 @@ def train_model(
     name: str, data: Path | None, epochs: int | None, export_data: Path | None, output: Path, output_format: str
 ) -> None:
     """Train a model of the zoo and write its weights (.safetensors)."""
-    entry = _part("registry").entry(name)
+    entry = zoo_module("registry").entry(name)
     writable_output(output)
-    training = _part("training")
-    train, test = _part("sources").training_data(entry, data)
+    training = zoo_module("training")
+    train, test = zoo_module("sources").training_data(entry, data)
     if export_data is not None:
-        for path in _part("digits").write_splits(export_data).values():
+        for path in zoo_module("digits").write_splits(export_data).values():
             say(f"wrote {path}")
     with progress(f"training {entry.name}", epochs or getattr(entry.recipe, "epochs", None)) as advance:
         model, report = training.train(
@@ -102,12 +100,3 @@ def _summary(result: dict[str, Any]) -> str:
         f"{result['output']}: {result['model']}, {result['epochs']} epochs on {result['train_samples']} samples\n"
         f"test accuracy {result['test_accuracy']:.4f} on {result['test_samples']} samples that training did not see"
     )
-
-
-def _part(name: str) -> Any:
-    """A module of the zoo, which stands beside the package in a checkout and travels inside it in a wheel."""
-    package = "toolkit.model_zoo" if importlib.util.find_spec("toolkit.model_zoo") else "model_zoo"
-    try:
-        return importlib.import_module(f"{package}.{name}")
-    except ModuleNotFoundError as exc:
-        raise MissingDependency.of((exc.name or "torch").partition(".")[0], "export", "the zoo") from exc

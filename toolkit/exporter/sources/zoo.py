@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from toolkit.errors import UsageError
 from toolkit.exporter.sources.source import Source
-
-# In the wheel the zoo is inside the package, in a checkout beside it.
-_PLACES = ("toolkit.model_zoo", "model_zoo")
+from toolkit.exporter.zoo import zoo_module
 
 
 def zoo_entry(name: str) -> Any:
@@ -18,17 +14,7 @@ def zoo_entry(name: str) -> Any:
     Raises:
         UsageError: there is none; the nearest name is suggested.
     """
-    return _registry().entry(name)
-
-
-def _registry() -> Any:
-    for place in _PLACES:
-        try:
-            return importlib.import_module(f"{place}.registry")
-        except ModuleNotFoundError as exc:
-            if not place.startswith(str(exc.name)) and exc.name != f"{place}.registry":
-                raise  # something that the zoo itself needs
-    raise UsageError("the model zoo is not installed", where="zoo:", next_step="pip install onnx-toolkit again")
+    return zoo_module("registry").entry(name)
 
 
 def open_zoo(text: str, request: Any) -> Source:
