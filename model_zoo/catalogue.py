@@ -142,10 +142,10 @@ SMALL = (
     ZooEntry(
         name="text_classifier", family="Transformer", description="encoder over bytes of a text, to 512",
         module="transformer", factory="text_classifier",
-        arguments={"vocabulary": 256, "longest": 512, "width": 128, "depth": 4, "heads": 4, "classes": 2},
+        arguments={"vocabulary": 256, "longest": 512, "width": 128, "depth": 2, "heads": 4, "classes": 2},
         inputs=_masked_ids(256), preprocessing=_text(mask=True),
-        task="text-classification", dataset=SENTENCES, parameters=891_906,
-        recipe=Recipe(epochs=10, learning_rate=1e-3),
+        task="text-classification", dataset=SENTENCES, parameters=495_362,
+        recipe=Recipe(epochs=6),
     ),
     ZooEntry(
         name="causal_lm", family="Transformer", description="decoder over bytes of a text, to 512",
