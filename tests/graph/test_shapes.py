@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.graph.building import build, normal, run
@@ -29,6 +30,19 @@ def test_shapes_inside_branches_that_read_constants_from_outside() -> None:
     )
     by_name = {value.name: found.sizes for value, found in infer(model).items()}
     assert by_name["e"] == (3, 4)
+
+
+def test_shapes_get_past_packed_weights() -> None:
+    model = build(
+        """g (float[batch, seq, 32] x) => (float[a, b, c] y) {
+            p = com.microsoft.MatMulNBits<K=32, N=8, bits=4, block_size=32>(x, w, s)
+            q = com.microsoft.Gelu(p) y = MatMul(q, k)
+        }""",
+        weights={"w": np.zeros((8, 1, 16), np.uint8), "s": np.ones(8, np.float32), "k": normal(8, 5)},
+        imports=', "com.microsoft" : 1',
+    )
+    assert infer(model, {"batch": 2, "seq": 3})[model.graph.outputs[0]].sizes == (2, 3, 5)
+    assert [node.domain for node in model.graph] == ["com.microsoft", "com.microsoft", ""]
 
 
 def test_a_wrong_annotation_is_not_believed_when_asked() -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from toolkit.errors import InvalidModel, UsageError, one_line
 from toolkit.graph.facts import input_specs, is_unknown, unknown_dim
+from toolkit.graph.stand_ins import stand_in
 from toolkit.graph.validity import skeleton
 from toolkit.graph.walk import every_graph, values
 from toolkit.tensors import complete_dims, nearest
@@ -52,6 +53,7 @@ def infer(model: ir.Model, dims: Mapping[str, int] | None = None, *, annotations
     if not annotations:
         _strip_annotations(subject)
     _bring_constants_inside(subject)
+    stand_in(subject)
     proto = skeleton(subject, keep_bytes=_KEPT_BYTES)
     try:
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
