@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from toolkit.data import Dataset, from_iterable, open_data
+from toolkit.data.dataset import DEFAULT_BATCH
 from toolkit.errors import InvalidData
 from toolkit.graph.facts import GraphFacts
 from toolkit.preprocess import Preprocessing
@@ -36,10 +37,16 @@ def open_samples(
         "preprocessing": recorded_preprocessing(facts),
         "state": {**recorded_state(facts), **(state or {})},
         "limit": limit,
+        "batch_size": DEFAULT_BATCH if batches(facts) else 1,
     }
     if isinstance(data, str | os.PathLike):
         return open_data(data, **settings)
     return from_iterable(data, **settings)
+
+
+def batches(facts: GraphFacts) -> bool:
+    """Whether samples may share a batch: not where an inner dim is dynamic, since each may have a size of its own."""
+    return all(isinstance(dim, int) for spec in facts.inputs for dim in (spec.shape or ())[1:])
 
 
 def recorded_preprocessing(facts: GraphFacts) -> Preprocessing | None:

@@ -90,7 +90,7 @@ def _guarded(stream: Iterator[Step], name: str) -> Iterator[Step]:
         raise
     except Exception as exc:
         got = one_line(f"{type(exc).__name__}: {exc}", 200)
-        raise InvalidData(f"the samples stopped after {done}", where=name, got=got) from exc
+        raise InvalidData(f"the stream of samples failed after {done} were run", where=name, got=got) from exc
 
 
 def _fit(model: ir.Model, observed: Sequence[str], limit: int) -> tuple[list[tuple[str, ...]], int]:

@@ -134,6 +134,8 @@ class StreamingHistogram:
 def needed_exponent(lowest: float, highest: float, bins: int) -> int:
     """The smallest exponent whose bins cover [lowest, highest] with at most ``bins`` of them."""
     largest = max(abs(lowest), abs(highest))
+    if largest == 0.0:
+        return _FINEST
     span = highest - lowest
     exponent = max(_FINEST, math.frexp(largest)[1] - _SIGNIFICANT, math.frexp(span / bins)[1] - 1 if span else _FINEST)
     while math.floor(math.ldexp(highest, -exponent)) - math.floor(math.ldexp(lowest, -exponent)) >= bins:
