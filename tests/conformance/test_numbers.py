@@ -10,6 +10,7 @@ import pytest
 
 from tests.conformance.conftest import Open
 from tests.conformance.models import DTYPES, LINEAR, PAIR, SCALAR, THROUGH, Case, twice
+from toolkit.errors import EngineError, InvalidInput, NotApplicable
 from toolkit.providers.base import Session
 from toolkit.tensors import Array, Feeds
 
@@ -68,6 +69,24 @@ def test_every_type_is_exact(open_case: Open, dtype: str) -> None:
     answer = session({"x": values})["y"]
     assert answer.dtype == values.dtype
     np.testing.assert_array_equal(answer, np.concatenate([values, values]))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "string"])
+def test_types_that_numpy_has_no_memory_for_are_exact_or_refused(open_case: Open, dtype: str) -> None:
+    case = twice(dtype)
+    values = np.array([["0", "1.5"], ["-2", "300"]], object) if dtype == "string" else _bfloat16([[0, 1.5], [-2, 300]])
+    try:
+        answer = open_case(case)({"x": values})["y"]
+    except (EngineError, NotApplicable, InvalidInput) as exc:
+        assert "\n" not in str(exc)
+    else:
+        assert answer.dtype == values.dtype
+        np.testing.assert_array_equal(answer, np.concatenate([values, values]))
+
+
+def _bfloat16(values: list[list[float]]) -> Array:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    return np.array(values, ml_dtypes.bfloat16)
 
 
 LAYOUTS = {

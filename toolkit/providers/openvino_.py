@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 import toolkit.machine as machine
 from toolkit.errors import MissingDependency
 from toolkit.providers.base import (
@@ -24,7 +26,7 @@ from toolkit.providers.base import (
 from toolkit.providers.fingerprint import cache_key
 from toolkit.providers.onnx_wire import check_onnx
 from toolkit.targets import Target
-from toolkit.tensors import Array, Dim, Feeds, TensorSpec
+from toolkit.tensors import Array, Dim, Feeds, TensorSpec, numpy_dtype
 
 # Properties that a target may set; source: openvino.properties, 2026.4. The precision hint is not among them: it
 # belongs to Target.inference_precision, so that one place decides.
@@ -163,9 +165,10 @@ class OpenvinoEngine:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
+        # What infer() returns is not looked at; a view of it costs least, but of strings there are only copies.
+        self._share_outputs = all(str(port.get_element_type().get_type_name()) != "string" for port in compiled.outputs)
         self.inputs = tuple(_spec(port, index) for index, port in enumerate(compiled.inputs))
         self.outputs = tuple(_spec(port, index) for index, port in enumerate(compiled.outputs))
-        self._ports = {spec.name: index for index, spec in enumerate(self.inputs)}
 
     @property
     def compiled(self) -> Any:
@@ -173,11 +176,20 @@ class OpenvinoEngine:
         return self._compiled
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        by_index = {self._ports[name]: array for name, array in feeds.items()}
+        """Inputs are read where they lie; outputs are copied, since the request writes the next ones over them.
+
+        Half the overhead of handing the request a dict (28 against 61 µs on a model of four small layers).
+        """
+        request = self._request
+        arrays = [_shareable(feeds[spec.name]) for spec in self.inputs]  # kept alive until the run is over
         with self._lock:
-            # Inputs are read in place; outputs are copied, since the request writes the next ones over them.
-            results = self._request.infer(by_index, share_inputs=True, share_outputs=False)
-            return dict(zip((spec.name for spec in self.outputs), results.values(), strict=True))
+            for index, (spec, array) in enumerate(zip(self.inputs, arrays, strict=True)):
+                request.set_input_tensor(index, _to_tensor(array, spec.dtype))
+            request.infer(share_outputs=self._share_outputs)
+            return {
+                spec.name: _to_array(request.get_output_tensor(index), spec.dtype)
+                for index, spec in enumerate(self.outputs)
+            }
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
@@ -202,6 +214,27 @@ class OpenvinoEngine:
 
     def close(self) -> None:
         del self._request, self._compiled
+
+
+def _shareable(array: Array) -> Array:
+    """``array``, or a copy of it where OpenVINO cannot share its memory."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else np.array(array, order="C")
+
+
+def _to_tensor(array: Array, dtype: str) -> Any:
+    """A Tensor over ``array``'s own memory; strings are copied. numpy has no bfloat16 that OpenVINO knows."""
+    openvino = import_openvino()
+    if dtype == "bfloat16":
+        return openvino.Tensor(array.view(np.uint16), openvino.Shape(array.shape), openvino.Type.bf16)
+    return openvino.Tensor(array.astype(str)) if dtype == "string" else openvino.Tensor(array, shared_memory=True)
+
+
+def _to_array(tensor: Any, dtype: str) -> Array:
+    """A copy of a Tensor's content. OpenVINO hands out bfloat16 as if the bits were float16."""
+    if dtype == "string":
+        return np.array(tensor.str_data, dtype=object)
+    return np.array(tensor.data).view(numpy_dtype(dtype)) if dtype == "bfloat16" else np.array(tensor.data)
 
 
 def _working_nodes(graph: Any) -> Iterator[dict[str, str]]:
