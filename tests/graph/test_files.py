@@ -174,6 +174,12 @@ def test_external_data_does_not_leave_through_a_link(tmp_path: Path) -> None:
     assert "through a link" in str(problem(path))
 
 
+def test_external_data_with_several_names_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    (tmp_path / "other.bin").hardlink_to(tmp_path / "weights.bin")
+    assert "hard links" in str(problem(path))
+
+
 def test_missing_external_data_names_the_file(tmp_path: Path) -> None:
     path = external(tmp_path)
     (tmp_path / "weights.bin").unlink()

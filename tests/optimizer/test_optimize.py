@@ -92,6 +92,22 @@ def test_a_frozen_dim_is_found_at_another_size(tmp_path: Path, monkeypatch: pyte
     assert listing(tmp_path) == ["a.onnx"]
 
 
+def test_a_model_that_draws_random_numbers_cannot_be_checked(tmp_path: Path) -> None:
+    text = "g (float[n, 4] x) => (float[n, 4] y) { i = Identity(x) r = RandomNormalLike(i) y = Add(i, r) }"
+    source = write(tmp_path / "a.onnx", text)
+    with pytest.raises(UsageError, match="answers differently each time"):
+        optimize(source, tmp_path / "b.onnx")
+    assert optimize(source, tmp_path / "b.onnx", check=False).nodes_after == 2
+
+
+def test_what_was_assumed_about_an_old_file_is_in_the_notes(tmp_path: Path) -> None:
+    text = "g (float[n, 4] x) => (float[n, 4] y) { d = Dropout<is_test=0>(x) y = Relu(d) }"
+    source = write(tmp_path / "a.onnx", text, opset=6, ir_version=3)
+    report = optimize(source, tmp_path / "b.onnx", check=False)
+    assert report.notes[0] == "opset 6 to 17: rewrote 1 Dropout"
+    assert "inference is assumed" in report.notes[1]
+
+
 def test_without_a_check_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, [DropRelus()])
     report = optimize(net(tmp_path), tmp_path / "b.onnx", check=False)

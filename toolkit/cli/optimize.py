@@ -97,6 +97,8 @@ def table(report: OptimizeReport) -> str:
     )
     done = [(item.name, str(item.changed), f"{item.ms:.1f}") for item in report.passes if item.changed]
     lines += ["", *columns([("PASS", "CHANGED", "MS"), *done])] if done else ["", "No pass found anything to change."]
+    for note in report.notes:
+        lines += paragraph(note, "")
     for item in report.passes:
         for reason, count in item.skipped.items():
             lines += paragraph(f"{item.name}: {reason}{f' ({count} times)' if count > 1 else ''}", "")

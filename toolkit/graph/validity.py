@@ -152,6 +152,11 @@ def _external_size(location: str, path: Path) -> int:
     if not file.is_file():
         what = "the model's external data is a directory" if file.is_dir() else "the model's external data is missing"
         raise FileProblem(what, where=path, got=location, next_step=f"put {location} beside {path.name}")
+    if file.stat().st_nlink > 1:  # onnx_ir would refuse it when it is read, and say less
+        raise InvalidModel(
+            "external data has several hard links, so it may be another file in disguise", where=path, got=location,
+            next_step=f"cp {location} to a file of its own",
+        )  # fmt: skip
     return file.stat().st_size
 
 

@@ -15,13 +15,19 @@ from toolkit.graph.files import load_model, save_model
 from toolkit.graph.folding import DEFAULT_GROWTH_BYTES
 from toolkit.optimizer.base import Pass, PassReport
 from toolkit.optimizer.check import Checker
+from toolkit.optimizer.passes.upgrade_opset import UpgradeOpset
 from toolkit.optimizer.runner import Run, plan
 from toolkit.targets import Target
 from toolkit.verifier.api import VerifyReport
 
 
 class OptimizeReport(msgspec.Struct, frozen=True):
-    """What was done to a model and how it was checked; ``verification`` is None where no check was asked for."""
+    """What was done to a model and how it was checked.
+
+    Attributes:
+        notes: what a person should know about an upgraded opset.
+        verification: None where no check was asked for.
+    """
 
     source: str
     output: str
@@ -35,6 +41,7 @@ class OptimizeReport(msgspec.Struct, frozen=True):
     opset_before: int
     opset_after: int
     passes: tuple[PassReport, ...]
+    notes: tuple[str, ...]
     verification: VerifyReport | None
 
 
@@ -122,6 +129,7 @@ def optimize(
         opset_before=before.opset,
         opset_after=after.opset,
         passes=run.reports,
+        notes=tuple(note for item in run.reports if item.name == UpgradeOpset.__name__ for note in item.details),
         verification=verification,
     )
 

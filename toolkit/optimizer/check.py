@@ -49,21 +49,30 @@ class Checker:
 
         Raises:
             ParityError: they do not agree; the pass that did it is found by bisection and named.
-            UsageError: the source itself runs at none of the shapes that were tried.
+            UsageError: the source itself runs at none of the shapes that were tried, or draws random numbers.
         """
         found = self._compare(written)
         if not isinstance(found, str) and found.passed:
             return msgspec.structs.replace(found, candidate=str(output))
+        raise self._blamed(run, found if isinstance(found, str) else found.reason)
+
+    def _blamed(self, run: Run, reason: str) -> ToolkitError:
+        """The error that names the pass at fault, or says that no pass is."""
+        if not self._agrees(self._source):
+            return UsageError(
+                "the model answers differently each time, so nothing can be compared with it",
+                where=self._source,
+                got=reason,
+                next_step="--no-check writes the result without a comparison",
+            )
         culprit = run.first_bad_step(self._is_good)
-        raise ParityError(
-            f"{culprit.name} changed what the model computes"
-            if culprit
-            else "writing the model changed what it computes",
+        if culprit is None:
+            return ParityError("writing the model changed what it computes", where=self._source, got=reason)
+        return ParityError(
+            f"{culprit.name} changed what the model computes",
             where=self._source,
-            got=found if isinstance(found, str) else found.reason,
-            next_step=f"nothing was written; --skip {culprit.name} leaves it out, and please report it"
-            if culprit
-            else None,
+            got=reason,
+            next_step=f"nothing was written; --skip {culprit.name} leaves it out, and please report it",
         )
 
     def _compare(self, candidate: Path) -> VerifyReport | str:
@@ -90,7 +99,10 @@ class Checker:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self._source.name
             save_model(model, path)
-            found = self._compare(path)
+            return self._agrees(path)
+
+    def _agrees(self, candidate: Path) -> bool:
+        found = self._compare(candidate)
         return not isinstance(found, str) and found.passed
 
     def _open(self, path: Path) -> Session:

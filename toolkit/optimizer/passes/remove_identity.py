@@ -69,7 +69,11 @@ class RemoveIdentity(Pass):
     def call(self, model: ir.Model, changes: Changes) -> ir.Model:
         for graph in every_graph(model):
             for node in list(graph):
-                if not node.domain and (test := _NOTHING.get(node.op_type)) and test(node, model.opset_imports[""]):
+                if (
+                    not node.domain
+                    and (test := _NOTHING.get(node.op_type))
+                    and test(node, model.opset_imports.get("", 1))
+                ):
                     self._remove(node, changes)
         return model
 
