@@ -400,7 +400,7 @@ def damaged(kind: str, folder: Path) -> Path:
         ("idx magic", InvalidData, "not an IDX file; got first bytes 68656c6c"),
         ("gzip", InvalidData, "a damaged gzip file"),
         ("image", InvalidData, "not a whole image"),
-        ("npy", InvalidData, "not a whole .npy file"),
+        ("npy", InvalidData, "size and header disagree; truncated?; got 399 bytes; expected 408"),
         ("npy objects", InvalidData, "object arrays are not read"),
         ("twice", InvalidData, "a column is there twice; got x.npy and x/"),
     ],

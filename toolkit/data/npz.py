@@ -1,21 +1,19 @@
-"""``.npz`` archives, read row by row: stored members are memory-mapped, compressed ones decompressed as a stream."""
+"""``.npz`` archives, read row by row as streams, whether their members are compressed or not."""
 
 from __future__ import annotations
 
 import io
-import math
-import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, final
+from typing import final
 
 import numpy as np
 
-from toolkit.data.source import STATE, Block, common_length, numeric, state_pairs
+from toolkit.data.npyformat import check_size, read_header, rows, whole
+from toolkit.data.source import STATE, Block, common_length, state_pairs
 from toolkit.errors import InvalidData
 from toolkit.files import existing_file, sha256, write_atomic
 from toolkit.tensors import Array
@@ -43,78 +41,24 @@ class Member:
         self.name = info.filename.removesuffix(".npy")
         self.where = f"{archive.filename}: array '{self.name}'"
         with archive.open(info) as stream:
-            self.shape, self.fortran, self.dtype = read_header(stream, self.where)
-            self._offset = stream.tell()
-        expected = self._offset + math.prod(self.shape) * self.dtype.itemsize
-        if info.file_size != expected:
-            raise InvalidData(
-                "size and header disagree", where=self.where, got=f"{info.file_size} bytes", expected=expected
-            )
+            self.header = read_header(stream, self.where)
+        check_size(self.header, info.file_size, self.where)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.header.shape
 
     def whole(self) -> Array:
         """All of a small array."""
         if self._info.file_size > MAX_CONSTANT_BYTES:
             raise InvalidData("too large to be a constant", where=self.where, got=f"{self._info.file_size} bytes")
-        return (
-            np.concatenate(list(self.rows(1 << 20)))
-            if self.shape
-            else np.load(io.BytesIO(self._archive.read(self._info)))
-        )
+        with self._archive.open(self._info) as stream:
+            return whole(stream, read_header(stream, self.where))
 
     def rows(self, size: int) -> Iterator[Array]:
-        """Blocks of at most ``size`` rows."""
-        if self._info.compress_type == zipfile.ZIP_STORED:
-            yield from _mapped_rows(self._mapped(Path(str(self._archive.filename)), self._data_start()), size)
-        elif self.fortran:
-            # Rows of a column-major array lie scattered over the whole stream: only a seekable copy has them.
-            with tempfile.TemporaryFile() as copy, self._archive.open(self._info) as stream:
-                shutil.copyfileobj(stream, copy)
-                yield from _mapped_rows(self._mapped(copy, self._offset), size)
-        else:
-            with self._archive.open(self._info) as stream:
-                read_header(stream, self.where)
-                for start in range(0, self.shape[0], size):
-                    yield self._block(stream, min(size, self.shape[0] - start))
-
-    def _mapped(self, file: Any, offset: int) -> Array:
-        if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
-        return np.memmap(file, self.dtype, "r", offset, self.shape, "F" if self.fortran else "C")
-
-    def _data_start(self) -> int:
-        """Where the array's bytes begin in the file.
-
-        Source: PKWARE APPNOTE 4.3.7: a local header is 30 bytes, then name and extra field, whose lengths it ends with.
-        """
-        with Path(str(self._archive.filename)).open("rb") as file:
-            file.seek(self._info.header_offset)
-            name, extra = struct.unpack("<26xHH", file.read(30))
-        return int(self._info.header_offset + 30 + name + extra + self._offset)
-
-    def _block(self, stream: IO[bytes], rows: int) -> Array:
-        shape = (rows, *self.shape[1:])
-        content = stream.read(math.prod(shape) * self.dtype.itemsize)
-        return np.frombuffer(content, self.dtype).reshape(shape)
-
-
-def read_header(stream: IO[bytes], where: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether column-major, and dtype of a ``.npy`` stream, which is left at its first value.
-
-    Raises:
-        InvalidData: an object array, or not a .npy.
-    """
-    version = np.lib.format.read_magic(stream)
-    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if reader is None:
-        raise InvalidData("unknown .npy version", where=where, got=version, expected="1.0 or 2.0")
-    shape, fortran, dtype = reader(stream)
-    numeric(dtype, where)
-    return shape, fortran, dtype
-
-
-def _mapped_rows(array: Array, size: int) -> Iterator[Array]:
-    for start in range(0, len(array), size):
-        yield np.array(array[start : start + size])
+        """Blocks of at most ``size`` rows; the archive's checksum is verified at the end."""
+        with self._archive.open(self._info) as stream:
+            yield from rows(stream, read_header(stream, self.where), size)
 
 
 @final

@@ -100,7 +100,7 @@ def numeric(dtype: Any, where: object) -> None:
             expected="numbers or text of a fixed-width type",
             next_step="save texts with dtype 'U', and samples of different shapes padded or as a folder of .npy",
         )
-    if dtype.kind not in "biufcSUV" or dtype.fields is not None:
+    if dtype.kind not in "biufcSU" or dtype.fields is not None:
         raise InvalidData("not an array of numbers or text", where=where, got=dtype)
 
 
