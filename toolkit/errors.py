@@ -197,6 +197,8 @@ _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...]
         "not a readable ONNX file",
         "export it again, or check that it copied whole",
     ),
+    # ONNX Runtime's bindings read names as UTF-8.
+    ("UnicodeDecodeError", r"", InvalidModel, "a name in the file is damaged", "check that it copied whole"),
     ("NoSuchFile", r"", FileProblem, "the file or its external data is missing", None),
     ("InvalidGraph", r"", InvalidModel, "the graph is not valid ONNX", None),
     ("NoModel", r"", InvalidModel, "the file holds no model", None),
