@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from tests.conformance.conftest import Open
 from tests.conformance.models import DTYPES, LINEAR, PAIR, SCALAR, THROUGH, Case, twice
 from toolkit.errors import EngineError, InvalidInput, NotApplicable
-from toolkit.providers.base import Session
+from toolkit.providers import registry
+from toolkit.providers.base import Available, Session
+from toolkit.targets import Target
 from toolkit.tensors import Array, Feeds
 
 GENERATOR = np.random.default_rng(7)
@@ -156,6 +159,19 @@ def test_callers_in_several_threads_get_their_own_answers(open_case: Open) -> No
     feeds = [rows(1 + index % 4) for index in range(64)]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda feed: session({"x": feed})["y"], feeds))
+    for feed, answer in zip(feeds, answers, strict=True):
+        np.testing.assert_allclose(answer, LINEAR.reference({"x": feed})["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_throughput_target_serves_several_callers(tmp_path: Path) -> None:
+    if not isinstance(registry.provider("openvino").probe(), Available):
+        pytest.skip("openvino is not available")
+    target = Target(name="mine", provider="openvino", mode="throughput", streams=2, threads=2)
+    feeds = [rows(1 + index % 4) for index in range(64)]
+    with registry.provider("openvino").open(LINEAR.write(tmp_path), target) as session:
+        assert "streams 2" in session.execution.notes
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda feed: session({"x": feed})["y"], feeds))
     for feed, answer in zip(feeds, answers, strict=True):
         np.testing.assert_allclose(answer, LINEAR.reference({"x": feed})["y"], rtol=1e-5, atol=1e-5)
 

@@ -15,7 +15,7 @@ _PROVIDERS: dict[str, tuple[str, str]] = {
     "cpu": ("toolkit.providers.cpu", "CpuProvider"),
     "cuda": ("toolkit.providers.cuda", "CudaProvider"),
     "tensorrt": ("toolkit.providers.tensorrt", "TensorrtProvider"),
-    "openvino": ("toolkit.providers.openvino_", "OpenvinoProvider"),
+    "openvino": ("toolkit.providers.openvino", "OpenvinoProvider"),
     "torch": ("toolkit.providers.torch_", "TorchProvider"),
     "null": ("toolkit.providers.null", "NullProvider"),
 }

@@ -1,0 +1,141 @@
+"""One compiled OpenVINO model: it runs arrays where they lie, and proves what ran from the runtime model."""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, final
+
+import numpy as np
+
+from toolkit.errors import UsageError
+from toolkit.providers.base import Execution
+from toolkit.providers.openvino_ import DTYPES, DYNAMIC_QUANTIZATION, import_openvino, port_spec, version
+from toolkit.tensors import Array, Feeds, numpy_dtype
+
+_EXECUTED = {
+    **DTYPES, "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "i32": "int32", "i64": "int64", "u32": "uint32",
+}  # fmt: skip
+# Not work: they hold data or mark the model's edges.
+PASSIVE_LAYERS = ("Const", "Input", "Output", "Parameter", "Result")
+
+
+@final
+class OpenvinoEngine:
+    """One compiled model with as many infer requests as it has streams; a caller waits until one is free."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            self._requests.put(compiled.create_infer_request())
+        # What infer() returns is not looked at; a view of it costs least, but of strings there are only copies.
+        self._share_outputs = all(str(port.get_element_type().get_type_name()) != "string" for port in compiled.outputs)
+        self.inputs = tuple(port_spec(port, index) for index, port in enumerate(compiled.inputs))
+        self.outputs = tuple(port_spec(port, index) for index, port in enumerate(compiled.outputs))
+
+    @property
+    def compiled(self) -> Any:
+        """The CompiledModel itself."""
+        return self._compiled
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Inputs are read where they lie; outputs are copied, since the request writes the next ones over them.
+
+        Half the overhead of handing the request a dict (28 against 61 µs on a model of four small layers).
+        """
+        arrays = [_shareable(feeds[spec.name]) for spec in self.inputs]  # kept alive until the run is over
+        request = self._requests.get()
+        try:
+            if request is None:
+                raise UsageError("the session was closed while this call waited")
+            for index, (spec, array) in enumerate(zip(self.inputs, arrays, strict=True)):
+                request.set_input_tensor(index, _to_tensor(array, spec.dtype))
+            request.infer(share_outputs=self._share_outputs)
+            return {
+                spec.name: _to_array(request.get_output_tensor(index), spec.dtype)
+                for index, spec in enumerate(self.outputs)
+            }
+        finally:
+            self._requests.put(request)
+
+    def prove(self, feeds: Feeds) -> Execution:
+        """The runtime model's nodes with the precision each was compiled for."""
+        executed = Counter(_precision(info) for info in _working_nodes(self._compiled.get_runtime_model()))
+        devices = self._compiled.get_property("EXECUTION_DEVICES")
+        notes = [f"streams {self._compiled.get_property('NUM_STREAMS')}"]
+        if _property(self._compiled, DYNAMIC_QUANTIZATION) not in (None, 0):
+            notes.append(
+                "activations that meet compressed weights may be rounded to int8 on the fly, as the target asks"
+            )
+        if self._compiled.get_property("LOADED_FROM_CACHE"):
+            notes.append("compiled model loaded from the cache")
+        return Execution(
+            provider="OpenVINO",
+            version=version(),
+            device=",".join(devices) if isinstance(devices, list) else str(devices),
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            nodes_by_provider={"OpenVINO": sum(executed.values())},
+            executed_precision=dict(executed),
+            notes=tuple(notes),
+        )
+
+    def close(self) -> None:
+        while not self._requests.empty():
+            self._requests.get()
+        self._requests.put(None)  # for callers that wait
+        self._compiled = None
+
+
+def _shareable(array: Array) -> Array:
+    """``array``, or a copy of it where OpenVINO cannot share its memory."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else np.array(array, order="C")
+
+
+def _to_tensor(array: Array, dtype: str) -> Any:
+    """A Tensor over ``array``'s own memory; strings are copied. numpy has no bfloat16 that OpenVINO knows."""
+    openvino = import_openvino()
+    if dtype == "bfloat16":
+        return openvino.Tensor(array.view(np.uint16), openvino.Shape(array.shape), openvino.Type.bf16)
+    return openvino.Tensor(array.astype(str)) if dtype == "string" else openvino.Tensor(array, shared_memory=True)
+
+
+def _to_array(tensor: Any, dtype: str) -> Array:
+    """A copy of a Tensor's content. OpenVINO hands out bfloat16 as if the bits were float16."""
+    if dtype == "string":
+        return np.array(tensor.str_data, dtype=object)
+    return np.array(tensor.data).view(numpy_dtype(dtype)) if dtype == "bfloat16" else np.array(tensor.data)
+
+
+def _working_nodes(graph: Any) -> Iterator[dict[str, str]]:
+    """What the runtime model says of each node that computes, constants and what depends on them alone left out."""
+    fixed: set[str] = set()
+    for op in graph.get_ordered_ops():
+        info = {key: _plain(value) for key, value in op.get_rt_info().items()}
+        sources = [value.get_node().get_friendly_name() for value in op.input_values()]
+        if info.get("layerType") == "Const" or (sources and fixed.issuperset(sources)):
+            fixed.add(op.get_friendly_name())
+        elif info.get("layerType") not in PASSIVE_LAYERS:
+            yield info
+
+
+def _precision(info: dict[str, str]) -> str:
+    """The precision a node computes in.
+
+    The kernel's name ends in it. The node's own ``runtimePrecision`` is that of its first operands in memory, and says
+    int8 of a float product with compressed weights; it decides only where the kernel's name tells nothing.
+    """
+    kernel = info.get("primitiveType", "").rpartition("_")[2].lower()
+    own = info.get("runtimePrecision", "unknown")
+    return _EXECUTED.get(kernel) or _EXECUTED.get(own, own)
+
+
+def _property(compiled: Any, name: str) -> Any:
+    """A property of a compiled model, None where its device has no such property."""
+    return compiled.get_property(name) if name in compiled.get_property("SUPPORTED_PROPERTIES") else None
+
+
+def _plain(value: Any) -> str:
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)
