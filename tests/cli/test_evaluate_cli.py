@@ -139,6 +139,15 @@ def test_bad_options_are_one_line(
     assert message in err and err.count("\n") == 1
 
 
+def test_a_target_that_takes_no_such_file_is_not_applicable(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("evaluate", save_model(tmp_path / "m.onnx"), "--data", data, "--target", "cpu-int8")
+    code, out, err = outcome(capsys, *args)
+    assert (code, out) == (1, "")
+    assert "m.onnx on cpu-int8: the file is float32, the target takes int8" in err and err.count("\n") == 1
+
+
 def test_a_broken_model_is_one_line(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.onnx"
     path.write_text("not a model")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolkit.bundle.reader import is_bundle, open_bundle
-from toolkit.errors import InvalidModel
+from toolkit.errors import InvalidModel, NotApplicable
 from toolkit.preprocess import Preprocessing
 from toolkit.providers import registry
 from toolkit.providers.base import Session
@@ -37,8 +37,25 @@ def open_subject(model: str | os.PathLike[str] | Session, target: str | Target) 
     if isinstance(model, Session):
         yield _described(model, model.model)
         return
-    with load(model, target if isinstance(target, Target) else registry.target(target)) as session:
+    chosen = target if isinstance(target, Target) else registry.target(target)
+    _require_fit(model, chosen)
+    with load(model, chosen) as session:
         yield _described(session, model)
+
+
+def _require_fit(path: str | os.PathLike[str], target: Target) -> None:
+    """A bare file must be of a precision that the target takes; of a bundle's variants the loader picks one that is."""
+    if Path(path).suffix != ".onnx" or not Path(path).is_file():
+        return
+    from toolkit.graph.facts import facts, require_runnable
+
+    known = facts(path)
+    require_runnable(known, path)
+    if not target.allows(known.precision):
+        takes = ", ".join(target.precisions)
+        raise NotApplicable(
+            f"the file is {known.precision}, the target takes {takes}", where=f"{path} on {target.name}"
+        )
 
 
 def _described(session: Session, path: str | os.PathLike[str]) -> Subject:
