@@ -17,7 +17,7 @@ _TRACED = {
 }
 _UNSEEN = {"length": (37, 41, 300, 24, 64, 48), "pixels": (288, 320, 352, 256, 384, 448, 512, 1024)}
 _SMALLEST = (1, 2, 3, 4, 5, 7, 8, 16, 32, 64, 96, 128, 224)
-_BATCH = {"traced": 3, "unseen": 5}
+_BATCH = {"traced": 2, "unseen": 3}
 _STEP = {"length": 2, "pixels": 32}
 
 Runs = Callable[[Mapping[str, int]], Exception | None]
@@ -124,7 +124,7 @@ def _smallest_candidates(kinds: Mapping[str, str], traced: Mapping[str, int]) ->
 def _unseen_candidates(name: str, kinds: Mapping[str, str], traced: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Sizes with ``name`` larger than traced; where it has to equal other dims, these grow with it."""
     kind, now = kinds[name], traced[name]
-    sizes = (_BATCH["unseen"], 7, 8, 2 * now) if kind == "batch" else (*_UNSEEN[kind], 2 * now, now + 1)
+    sizes = (_BATCH["unseen"], 4, 8, 2 * now) if kind == "batch" else (*_UNSEEN[kind], 2 * now, now + 1)
     larger = [size for size in sizes if size > now]
     for size in larger:
         yield {**traced, name: size}

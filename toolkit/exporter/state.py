@@ -28,10 +28,14 @@ _DEPTH = 8
 
 
 def walk(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """All leaves: tensors, arrays, generators and plain values. The same object is given once, under its first path."""
+    """All leaves: tensors, arrays, generators and plain values, in an order that does not depend on when they were set.
+
+    Objects that several places share are entered once; lists and dicts are given wherever they are, since who shares
+    one with whom is no state.
+    """
     seen: set[int] = set()
     for name, part in module.named_modules():
-        for attribute, value in vars(part).items():
+        for attribute, value in sorted(vars(part).items()):
             if attribute not in _BOOKKEEPING:
                 yield from _leaves(_join(name, attribute), value, seen, _DEPTH)
     for cls in dict.fromkeys(type(part) for part in module.modules()):
@@ -40,13 +44,23 @@ def walk(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors among the leaves."""
-    return {path: value for path, value in walk(module) if isinstance(value, Tensor)}
+    """The tensors among the leaves, each once."""
+    found = {id(value): (path, value) for path, value in walk(module) if isinstance(value, Tensor)}
+    return dict(found.values())
 
 
 def fingerprint(module: nn.Module) -> dict[str, str]:
     """Path and digest of every leaf; equal fingerprints mean that nothing has changed."""
-    return {path: _digest(value) for path, value in walk(module)}
+    digests: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for path, value in walk(module):
+        if isinstance(value, Tensor):
+            if id(value) not in digests:
+                digests[id(value)] = _digest(value)
+            found[path] = digests[id(value)]
+        else:
+            found[path] = _digest(value)
+    return found
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -62,9 +76,8 @@ def _leaves(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         yield path, value
         return
-    if id(value) in seen or isinstance(value, _OPAQUE) or depth == 0:
+    if isinstance(value, _OPAQUE) or depth == 0:
         return
-    seen.add(id(value))
     if isinstance(value, nn.Module):
         return  # named_modules comes by, or it is no part of this module's forward
     if isinstance(value, Tensor | np.ndarray | torch.Generator | np.random.Generator | random.Random | itertools.count):
@@ -77,8 +90,9 @@ def _leaves(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple
         for index, item in enumerate(list(value)):
             yield from _leaves(f"{path}[{index}]", item, seen, depth - 1)
         yield f"{path}#", len(value)
-    elif hasattr(value, "__dict__"):
-        for key, item in list(vars(value).items()):
+    elif hasattr(value, "__dict__") and id(value) not in seen:
+        seen.add(id(value))
+        for key, item in sorted(vars(value).items()):
             yield from _leaves(f"{path}.{key}", item, seen, depth - 1)
 
 

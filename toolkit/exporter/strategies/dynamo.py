@@ -46,8 +46,8 @@ def capture_and_translate(job: Job, table: Mapping[Callable[..., Any], Callable[
         )  # fmt: skip
     except Exception as exc:
         raise StrategyFailed(_translation_reason(exc)) from exc
-    notes = (f"sizes assumed by the module's own code: {_listed(guards, job)}",) if guards else ()
-    return Candidate(result.model, sizes, notes)
+    assumed = _listed(guards, job)
+    return Candidate(result.model, sizes, (f"the module's own code assumes {assumed}",) if assumed else ())
 
 
 def capture(job: Job) -> tuple[Any, tuple[str, ...]]:
@@ -123,5 +123,11 @@ def _translation_reason(exc: BaseException) -> str:
 
 
 def _listed(guards: tuple[str, ...], job: Job) -> str:
-    shown = [readable(guard, job.specs) for guard in guards[:4]]
-    return ", ".join(shown) + (f" and {len(guards) - len(shown)} more" if len(guards) > len(shown) else "")
+    texts = [text for guard in guards if not _trivial(text := readable(guard, job.specs))]
+    return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
+
+
+def _trivial(guard: str) -> bool:
+    """``seq == seq``: two inputs that were asked to agree."""
+    left, _, right = guard.partition(" == ")
+    return left == right
