@@ -30,6 +30,7 @@ OPSETS: Mapping[Half, int] = {"float16": 7, "bfloat16": 22}
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _NUMPY: Mapping[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 _SCHEMA_TYPES = {"float16": "tensor(float16)", "bfloat16": "tensor(bfloat16)"}
+_FLOAT = "tensor(float)"
 _LARGEST_HALF = 65504.0
 
 # Operators whose results or inner sums leave float16's range or lose their digits in usual models: sums of squares and
@@ -119,10 +120,6 @@ class _Converter:
             return "computes positions, sizes or random numbers"
         if node.op_type in _OVERFLOWING and self._half == "float16":
             return "overflows float16 easily"
-        if any(value.is_graph_output() and self._is_float(value) for value in node.outputs) and not _has_type(
-            node, self._half, self._opset
-        ):
-            return f"has no {self._half} form in opset {self._opset}"
         if not _has_type(node, self._half, self._opset):
             return f"has no {self._half} form in opset {self._opset}"
         return self._overflow(node) if self._half == "float16" else None
@@ -204,31 +201,29 @@ class _Converter:
         common.RemoveUnusedNodesPass()(self._model)
 
 
-def _type_variable(node: ir.Node, index: int, opset: int, *, output: bool) -> Collection[str]:
-    """Types that the operator's schema allows for one operand."""
+def _allowed(node: ir.Node, index: int, opset: int, *, output: bool) -> Collection[str]:
+    """Types that the operator's schema allows for one operand; the last formal of a variadic one stands for all."""
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     formals = schema.outputs if output else schema.inputs
-    formal = formals[min(index, len(formals) - 1)]
-    return set(formal.types)
+    return set(formals[min(index, len(formals) - 1)].types)
 
 
 def takes(node: ir.Node, index: int, half: Half, opset: int) -> bool:
-    """Whether operand ``index`` may be of type ``half``; sizes and scales of a Resize, for one, may not."""
-    return _SCHEMA_TYPES[half] in _type_variable(node, index, opset, output=False)
+    """Whether operand ``index`` may be of type ``half``; the scales of a Resize, for one, may not."""
+    return _SCHEMA_TYPES[half] in _allowed(node, index, opset, output=False)
 
 
 def gives(node: ir.Node, index: int, half: Half, opset: int) -> bool:
-    return _SCHEMA_TYPES[half] in _type_variable(node, index, opset, output=True)
+    """Whether output ``index`` is of type ``half`` when the inputs are; the mean of a LayerNormalization is not."""
+    return _SCHEMA_TYPES[half] in _allowed(node, index, opset, output=True)
 
 
 def _has_type(node: ir.Node, half: Half, opset: int) -> bool:
-    """Whether every float that the node computes may be ``half``: its first float operand and its first output."""
+    """Whether the operator computes in ``half``: its first floating input and its first output may be of that type."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        formals = [_allowed(node, index, opset, output=False) for index, value in enumerate(node.inputs) if value]
+        formals = [types for types in formals if _FLOAT in types][:1]
+        outputs = _allowed(node, 0, opset, output=True)
     except onnx.defs.SchemaError:
         return False
-    outputs = all(
-        _SCHEMA_TYPES[half] in set(formal.types) for formal in schema.outputs if "tensor(float)" in formal.types
-    )
-    variables = [formal for formal in schema.inputs if len(set(formal.types)) > 1 and "tensor(float)" in formal.types]
-    return outputs and all(_SCHEMA_TYPES[half] in set(formal.types) for formal in variables)
+    return all(_SCHEMA_TYPES[half] in types for types in (*formals, *([outputs] if _FLOAT in outputs else [])))
