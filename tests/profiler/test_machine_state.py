@@ -70,12 +70,14 @@ def test_other_load_is_the_kernels_count_minus_our_own() -> None:
     after = Usage(busy_s=118.0, stolen_s=1.0, own_s=22.0, wall_s=10.0)
     found = between(before, after)
     assert found == Interference(other_cores=0.6, stolen_cores=0.0)
-    assert "0.60 cores busy" in found.doubt
+    assert found.doubts == ["other processes kept 0.60 cores busy meanwhile"]
 
 
-def test_stolen_time_is_told_first() -> None:
-    assert "hypervisor" in Interference(other_cores=0.5, stolen_cores=0.2).doubt
-    assert Interference(other_cores=0.02, stolen_cores=0.0).doubt == ""
+def test_stolen_time_is_told_beside_other_load() -> None:
+    busy, stolen = Interference(other_cores=0.5, stolen_cores=0.2).doubts
+    assert "0.50 cores busy" in busy
+    assert "the hypervisor gave 0.20 cores" in stolen
+    assert Interference(other_cores=0.02, stolen_cores=0.01).doubts == []
 
 
 def test_too_short_a_while_says_nothing() -> None:

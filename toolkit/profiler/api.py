@@ -89,7 +89,7 @@ def profile(
         settings=settings,
         cases=_records(planned, run),
         comparisons=comparisons(run.courses, baseline, seed),
-        warnings=[interference.doubt] if interference and interference.doubt else [],
+        warnings=interference.doubts if interference else [],
         interrupted=run.interrupted,
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 NOTICEABLE_CORES = 0.1
-NOTICEABLE_STEAL = 0.02
+NOTICEABLE_STEAL = 0.05
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -31,14 +31,13 @@ class Interference(msgspec.Struct, frozen=True):
     stolen_cores: float
 
     @property
-    def doubt(self) -> str:
-        if self.stolen_cores > NOTICEABLE_STEAL:
-            return (
-                f"the hypervisor gave {self.stolen_cores:.2f} cores' worth of this machine's time to others meanwhile"
-            )
+    def doubts(self) -> list[str]:
+        found = []
         if self.other_cores > NOTICEABLE_CORES:
-            return f"other processes kept {self.other_cores:.2f} cores busy meanwhile"
-        return ""
+            found.append(f"other processes kept {self.other_cores:.2f} cores busy meanwhile")
+        if self.stolen_cores > NOTICEABLE_STEAL:
+            found.append(f"the hypervisor gave {self.stolen_cores:.2f} cores of this machine to others meanwhile")
+        return found
 
 
 def usage(stat: Path = Path("/proc/stat")) -> Usage | None:
