@@ -69,7 +69,7 @@ def test_durations(nanoseconds: float, text: str) -> None:
 
 def test_an_interval_is_in_the_unit_of_its_number() -> None:
     assert duration_with_interval(1_500_000, (900_000, 12_000_000)) == "1.50 ms [0.90, 12.0]"
-    assert [digits(value) for value in (99.96, 9.996, 0.999)] == ["100", "10.0", "1.00"]
+    assert [digits(value) for value in (99.96, 9.996, 0.999, 0.0423)] == ["100", "10.0", "1.00", "0.042"]
     assert size(104_300_000) == "104 MB"
 
 

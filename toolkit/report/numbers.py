@@ -37,6 +37,6 @@ def size(count: float) -> str:
 
 
 def digits(value: float) -> str:
-    """Three significant digits, never as 1e+03."""
-    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    """Three significant digits, two below 1; never as 1e+03."""
+    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.0995 or value == 0 else 3
     return f"{value:.{decimals}f}"
