@@ -95,8 +95,7 @@ def parse_size(text: str) -> int:
 def table(report: QuantizeReport) -> str:
     """The report for an 80-column terminal."""
     lines = [
-        f"wrote {report.output}: {report.method}, {_megabytes(report.size_bytes_after)} MB "
-        f"instead of {_megabytes(report.size_bytes_before)}",
+        f"{report.method}: {_megabytes(report.size_bytes_after)} MB instead of {_megabytes(report.size_bytes_before)}",
         f"target {report.target}, checked on {report.checked_on}",
     ]
     if report.calibration_samples:
@@ -117,7 +116,8 @@ def table(report: QuantizeReport) -> str:
             f"{'candidate':<28}{'MB':>8}{'SNR dB':>8}{'drop':>7}{'time':>7}  verdict",
             *map(_trial, report.candidates),
         ]
-    return "\n".join([*(_fit(line) for line in lines), *(f"note: {note}" for note in report.notes)])
+    whole = [*(f"note: {note}" for note in report.notes), f"wrote {report.output}"]
+    return "\n".join([*(_fit(line) for line in lines), *whole])
 
 
 def _left(report: QuantizeReport) -> list[str]:

@@ -74,6 +74,7 @@ def quantize(
         UsageError: bad input; every kind has its subclass and one clear line.
     """
     source, output = existing_file(source, "model file"), writable_output(output)
+    record = None if record is None else writable_output(record)
     _check_words(method, observer, bits, max_drop)
     chosen = target if isinstance(target, Target) else registry.target(target)
     rules = _rules(chosen, method)
@@ -177,7 +178,7 @@ def _written(job: Job, kept: _Kept, output: Path) -> QuantizeReport:
     """Write the model that is kept and say what it is."""
     candidate = kept.candidate
     if candidate is None:
-        save_model(load_model(job.source), output)
+        save_model(load_model(job.runnable), output)
         trial, notes = Trial(name=job.facts.precision, precision=job.facts.precision), kept.notes
         left: tuple[LeftInFloat, ...] = ()
         opset = job.facts.opset
@@ -207,7 +208,7 @@ def _written(job: Job, kept: _Kept, output: Path) -> QuantizeReport:
         accuracy=kept.accuracy,
         speed=trial.speed,
         candidates=kept.tried,
-        notes=notes,
+        notes=(*job.notes, *notes),
         sha256=sha256(output),
     )
 

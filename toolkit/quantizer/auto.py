@@ -68,7 +68,7 @@ def _raced(job: Job, good: Sequence[Candidate]) -> list[Candidate]:
     job.say(f"measuring {len(good)} candidates against the float model on {job.target.name}")
     provider = registry.provider(job.target.provider)
     with ExitStack() as stack:
-        baseline = stack.enter_context(provider.open(job.source, job.target))
+        baseline = stack.enter_context(provider.open(job.runnable, job.target))
         sessions = {item.recipe.name: stack.enter_context(provider.open(item.path, job.target)) for item in good}
         found = race(baseline, sessions, race_feeds(job))
     return [_with_speed(item, msgspec.structs.replace(item.trial, speed=found.get(item.recipe.name))) for item in good]

@@ -8,8 +8,8 @@ from typing import Any, final
 
 from toolkit.data import Dataset
 from toolkit.errors import UsageError
-from toolkit.graph.facts import GraphFacts, facts
-from toolkit.graph.files import load_model
+from toolkit.graph.facts import GraphFacts, facts, require_runnable
+from toolkit.graph.files import load_model, save_model
 from toolkit.providers import registry
 from toolkit.providers.base import Available, Provider
 from toolkit.providers.fingerprint import model_digest
@@ -19,7 +19,7 @@ from toolkit.quantizer.calibration.collect import MEMORY_LIMIT_BYTES, Origin, ca
 from toolkit.quantizer.calibration.record import SUFFIX, CalibrationRecord, read_record
 from toolkit.quantizer.fidelity import Reference
 from toolkit.quantizer.lowering.static import OPSET as CALIBRATION_OPSET
-from toolkit.quantizer.preparing import Prepared, prepare
+from toolkit.quantizer.preparing import Prepared, name_nodes, prepare
 from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples, whole
 from toolkit.targets import Target
 
@@ -39,6 +39,9 @@ class Job:
         state: model input to the output that feeds it.
         chooses: whether candidates are chosen between.
         folder: where candidates are written.
+
+    Raises:
+        InvalidModel: the model's opset is older than engines run.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class Job:
     ) -> None:  # fmt: skip
         self.source, self.target, self.rules, self.folder, self.say = source, target, rules, folder, say
         self.facts: GraphFacts = facts(source)
+        require_runnable(self.facts, source)
         self._model = load_model(source)
+        self.notes: tuple[str, ...] = ()
+        self.runnable = self._runnable()
         self._memory_limit_bytes = memory_limit_bytes or MEMORY_LIMIT_BYTES
         self._prepared: dict[int, Prepared] = {}
         self._record: CalibrationRecord | None = None
@@ -58,6 +64,17 @@ class Job:
         self._record_path = _record_path(calibration)
         self._reusable = not isinstance(calibration, Iterator)
         self._calibration = self._calibration_data(None if self._record_path else calibration, state, samples)
+
+    def _runnable(self) -> Path:
+        """The source, or a copy of it whose nodes have names of their own, where engines would not open it."""
+        copy = self._model.clone()
+        repeated = name_nodes(copy)
+        if not repeated:
+            return self.source
+        path = self.folder / "renamed.onnx"
+        save_model(copy, path)
+        self.notes = (f"{repeated} nodes had the name of another one and were renamed",)
+        return path
 
     def _parts(self, data: Samples | None, state: Mapping[str, str], *, chooses: bool) -> Parts | None:
         """The labelled data in two parts, or whole where nothing is chosen and no range taken on it."""
@@ -107,7 +124,7 @@ class Job:
     def _make_record(self) -> CalibrationRecord:
         if self._calibration is None:
             raise UsageError(
-                "static int8 needs samples to take ranges from", where=self.source,
+                "calibration needs samples to take ranges from", where=self.source,
                 next_step="give them with --calibration DATA (or a record made from them)",
             )  # fmt: skip
         origin = Origin(self.source.name, model_digest(self.source))
@@ -148,7 +165,7 @@ class Job:
         if provider not in self._references:
             own = provider == self.target.provider
             plain = Target(name="reference", provider=provider, device=self.target.device if own else "")
-            session = registry.provider(provider).open(self.source, plain)
+            session = registry.provider(provider).open(self.runnable, plain)
             self._references[provider] = Reference(session, self.facts.inputs, self.check_data)
         return self._references[provider]
 

@@ -50,14 +50,19 @@ def prepare(model: ir.Model, *, opset: int, where: object) -> Prepared:
     common.RemoveInitializersFromInputsPass()(copy)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     _fold_movers(copy)
-    _name_nodes(copy)
+    name_nodes(copy)
     if count := _foldable_norms(copy):
         notes.append(f"{count} BatchNormalization behind a Conv cost accuracy and speed: run toolkit optimize first")
     return Prepared(copy, found.opset, copy.opset_imports.get("", found.opset), tuple(notes))
 
 
-def _name_nodes(model: ir.Model) -> None:
-    """Give nodes without a name, or with one that is taken, a name of their own: reports and choices refer to them."""
+def name_nodes(model: ir.Model) -> int:
+    """Give nodes without a name, or with one that is taken, a name of their own: reports and choices refer to them.
+
+    Returns:
+        How many had a name that was taken; ONNX Runtime does not open such a file.
+    """
+    repeated = 0
     taken: set[str] = set()
     for graph in every_graph(model):
         for index, node in enumerate(graph):
@@ -66,8 +71,10 @@ def _name_nodes(model: ir.Model) -> None:
             while name in taken:
                 number += 1
                 name = f"{wanted}_{number}"
+            repeated += bool(node.name) and name != node.name
             node.name = name
             taken.add(name)
+    return repeated
 
 
 def _foldable_norms(model: ir.Model) -> int:
