@@ -129,6 +129,8 @@ def test_image_folders_take_their_class_from_sub_folders(tmp_path: Path) -> None
     feeds, labels = gathered(open_data(tmp_path, preprocessing=RECIPE))
     assert feeds["x"].shape == (4, 3, 4, 4)
     assert labels is not None and labels.tolist() == [0, 0, 1, 1]
+    assert open_data(tmp_path).class_names == ("cat", "dog")
+    assert open_data(tmp_path, labels=("dog", "cow", "cat")).class_names == ()
     _, labels = gathered(open_data(tmp_path, preprocessing=RECIPE, labels=("dog", "cow", "cat")))
     assert labels is not None and labels.tolist() == [2, 2, 0, 0]
     with pytest.raises(InvalidData, match=r"cat: no class of the model; expected 'cap' \(did you mean that\?\)"):
@@ -210,7 +212,7 @@ def test_take_limit_and_batched(tmp_path: Path) -> None:
 @given(st.integers(2, 60), st.floats(0.1, 0.9), st.integers(0, 99), st.integers(1, 9))
 def test_a_split_shares_nothing_and_loses_nothing(count: int, fraction: float, seed: int, size: int) -> None:
     class Counted:
-        name, count, columns, constants, state = "n", 0, ("x",), {}, {}  # type: ignore[var-annotated]
+        name, count, columns, constants, state, class_names = "n", 0, ("x",), {}, {}, ()  # type: ignore[var-annotated]
 
         def blocks(self, size: int, columns: object) -> Iterator[Any]:
             for start in range(0, self.count, size):

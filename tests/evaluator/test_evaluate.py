@@ -278,6 +278,20 @@ def test_labels_that_do_not_go_with_the_output(session_of: SessionOf) -> None:
     assert evaluate(session, batch, output="b").metrics["accuracy"] == (SCORES.argmax(1) == TRUTH).mean()
 
 
+def test_folders_named_after_classes_must_be_all_of_them(session_of: SessionOf, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    session = session_of(lambda feeds: {"logits": feeds["x"][:, 0, 0].astype(np.float32)}, inputs=("x:uint8[n,2,2,3]",))
+    for index, name in enumerate(("blue", "green", "red")):
+        (tmp_path / name).mkdir()
+        color = tuple(255 * (channel == index) for channel in range(3))
+        image.new("RGB", (2, 2), color).save(tmp_path / name / "a.png")
+    report = evaluate(session, tmp_path)
+    assert report.metrics["accuracy"] == 1 and report.labels == ("blue", "green", "red")
+    (tmp_path / "green" / "a.png").unlink()
+    with pytest.raises(InvalidData, match="which classes of the model are these folders.*got 2 folders, 3 classes"):
+        evaluate(session, tmp_path)
+
+
 def test_the_report_is_json(session_of: SessionOf, data: Path) -> None:
     from toolkit.cli.options import builtins
 

@@ -123,6 +123,11 @@ class Dataset:
         return LABELS in self._source.columns
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes where labels count folders in order of their names; else empty."""
+        return self._source.class_names
+
+    @property
     def sha256(self) -> str | None:
         """Hash of the whole source, whatever is selected of it; None for iterables."""
         return self._source.sha256()

@@ -84,6 +84,7 @@ class IdxSource:
         self.columns = (ANONYMOUS,) if self._labels is None else (ANONYMOUS, LABELS)
         self.constants: dict[str, Array] = {}
         self.state: dict[str, str] = {}
+        self.class_names: tuple[str, ...] = ()
 
     def _labels_beside(self, path: Path) -> Path | None:
         stem = re.sub(r"images([-_.])idx\d", r"labels\1idx1", path.name).removesuffix(".gz")

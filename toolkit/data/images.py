@@ -38,6 +38,7 @@ class ImageFolder:
         self.folder, self.name = Path(folder), str(folder)
         self._files = image_files(self.folder)
         self.count = common_length({"images": len(self._files)}, folder)
+        self.class_names: tuple[str, ...] = ()
         self._labels = self._find_labels(labels)
         self.columns = (ANONYMOUS, LABELS) if self._labels else (ANONYMOUS,)
         self.constants: dict[str, Array] = {}
@@ -58,6 +59,7 @@ class ImageFolder:
         if all(other.isdigit() for other in classes):
             return int(name)
         if not labels:
+            self.class_names = tuple(classes)
             return classes.index(name)
         if name not in labels:
             raise InvalidData("no class of the model", where=self.folder / name, expected=nearest(name, labels))

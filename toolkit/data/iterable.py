@@ -29,6 +29,7 @@ class IterableSource:
         self.count = None
         self.constants: dict[str, Array] = {}
         self.state: dict[str, str] = {}
+        self.class_names: tuple[str, ...] = ()
         first = next(self._start(), None)
         if first is None:
             raise InvalidData("holds no samples", where=name)

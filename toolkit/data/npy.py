@@ -64,6 +64,7 @@ class NpyFolder:
         lengths |= {name: len(files) for name, files in self._samples.items()}
         self.count = common_length(lengths, folder)
         self.columns = tuple(lengths)
+        self.class_names: tuple[str, ...] = ()
 
     def blocks(self, size: int, columns: Collection[str]) -> Iterator[Block]:
         names = [name for name in self.columns if name in columns]
@@ -95,6 +96,7 @@ class NpyFile:
         self.columns = (ANONYMOUS,)
         self.constants: dict[str, Array] = {}
         self.state: dict[str, str] = {}
+        self.class_names: tuple[str, ...] = ()
 
     def blocks(self, size: int, columns: Collection[str]) -> Iterator[Block]:
         for part in self._array.rows(size):

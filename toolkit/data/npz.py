@@ -78,6 +78,7 @@ class NpzSource:
         lengths = {name: item.shape[0] for name, item in members.items() if item.shape and name != STATE}
         self.count = common_length(lengths, path)
         self.columns = tuple(lengths)
+        self.class_names: tuple[str, ...] = ()
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, Member]:
         for info in archive.infolist():

@@ -46,6 +46,11 @@ class Source(Protocol):
         """Model input to the output of the previous step that feeds it."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes where labels are positions among them, as in folders named after classes; else empty."""
+        ...
+
     def blocks(self, size: int, columns: Collection[str]) -> Iterator[Block]:
         """Blocks of at most ``size`` rows of ``columns``, in order."""
         ...

@@ -62,21 +62,15 @@ def evaluate(
     with open_subject(model, target) as subject:
         chosen = _preprocessing(preprocessing, subject)
         dataset = _dataset(data, subject, chosen, batch_size, limit)
+        question = Question(
+            task=task or subject.task, output=output, top_k=tuple(top_k), labels=subject.labels, peak=peak,
+            preprocessing=chosen, inputs=subject.inputs, data=dataset.name, class_names=dataset.class_names,
+        )  # fmt: skip
+        name = "" if metric is None else "custom"
         scorer: Accumulator | None = None if metric is None else Custom(metric)
-        name = "custom" if metric is not None else ""
         samples = 0
         for batch, outputs in steps(subject.session, dataset, subject.inputs):
             if scorer is None:
-                question = Question(
-                    task or subject.task,
-                    output,
-                    tuple(top_k),
-                    subject.labels,
-                    peak,
-                    chosen,
-                    subject.inputs,
-                    dataset.name,
-                )
                 name, scorer = accumulator(question, outputs, batch)
             scorer.update(outputs, batch)
             samples += batch.count
@@ -92,7 +86,7 @@ def evaluate(
             data=dataset.name,
             data_sha256=dataset.sha256,
             samples=samples,
-            labels=subject.labels,
+            labels=subject.labels or dataset.class_names,
             notes=subject.session.notes,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from toolkit.data import Batch
-from toolkit.errors import UsageError
+from toolkit.errors import InvalidData, UsageError
 from toolkit.evaluator.accumulators import Accumulator, Classification, LanguageModel, Reconstruction
 from toolkit.preprocess import Preprocessing, Tokenize
 from toolkit.tensors import INTEGERS, Array, TensorSpec, nearest
@@ -34,6 +34,8 @@ class Question(msgspec.Struct, frozen=True):
     preprocessing: Preprocessing | None
     inputs: tuple[TensorSpec, ...]
     data: str
+    class_names: tuple[str, ...] = ()
+    """Of the data, where labels are positions among them."""
 
 
 def accumulator(question: Question, outputs: Mapping[str, Array], batch: Batch) -> tuple[str, Accumulator]:
@@ -48,7 +50,8 @@ def accumulator(question: Question, outputs: Mapping[str, Array], batch: Batch) 
         raise UsageError("no metrics for this task", where="--task", got=task, expected=nearest(task, TASKS))
     kind = TASKS[task]
     if kind == CLASSIFICATION:
-        return task, Classification(output, question.top_k, question.labels, question.data)
+        _check_classes(question, outputs[output].shape[-1])
+        return task, Classification(output, question.top_k, question.labels or question.class_names, question.data)
     if kind == IMAGES:
         return task, Reconstruction(output, question.peak, question.data)
     return task, LanguageModel(output, _ids(question), _mask(question), _pad(question), question.data)
@@ -66,6 +69,16 @@ def _output(question: Question, outputs: Mapping[str, Array]) -> str:
     if named or len(outputs) == 1:
         return (named or list(outputs))[0]
     raise UsageError("which output is to be scored?", where="--scored-output", expected=nearest("", outputs))
+
+
+def _check_classes(question: Question, classes: int) -> None:
+    """Folders that count in the order of their names mean the model's classes only if they are all there."""
+    if question.class_names and len(question.class_names) != classes:
+        raise InvalidData(
+            "which classes of the model are these folders?", where=question.data,
+            got=f"{len(question.class_names)} folders, {classes} classes",
+            next_step="call the folders by class numbers, or record the model's labels",
+        )  # fmt: skip
 
 
 def _shown(values: Array, batch: Batch, question: Question) -> str:
