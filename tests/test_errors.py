@@ -147,6 +147,16 @@ VENDOR = [
         "opset is newer",
     ),
     (Fail("Unsupported model IR version: 99, max supported IR version: 14"), InvalidModel, "IR version is newer"),
+    (
+        RuntimeError(
+            "Exception from src/inference/src/cpp/core.cpp:84:\nCheck 'false' failed at src/x.cpp:151:\n"
+            "FrontEnd API failed with OpConversionFailure:\nModel wasn't fully converted. Failed operations detailed log:\n"
+            "-- Conv-16 with a message:\nThe input data tensor's rank has to be known (static)"
+        ),
+        NotApplicable,
+        "got Model wasn't fully converted. -- Conv-16 with a message: The input data tensor's rank has to be known (static); "
+        "toolkit optimize MODEL -o NEW.onnx --dim NAME=SIZE",
+    ),
     (RuntimeError("std::bad_alloc"), EngineError, "out of memory"),
     (RuntimeError("CUDA failure 2: out of memory ; GPU=0"), EngineError, "out of memory"),
     (MemoryError(), EngineError, "out of memory"),

@@ -221,6 +221,13 @@ _VENDOR_ERRORS: tuple[tuple[str, str, type[ToolkitError], str, str | None], ...]
     ),
     (
         "*",
+        r"OpConversionFailure|Model wasn't fully converted",
+        NotApplicable,
+        "the engine cannot convert some operators of this model",
+        "toolkit optimize MODEL -o NEW.onnx --dim NAME=SIZE fixes shapes, which may be enough",
+    ),
+    (
+        "*",
         r"Could not open the file|Empty or unknown model|Unable to read the model",
         InvalidModel,
         "the engine cannot read the file",
@@ -250,6 +257,9 @@ def from_vendor(exc: BaseException, where: object, *, doing: str) -> ToolkitErro
 def _vendor_text(text: str) -> str:
     """An engine's message without its C++ locations, which help nobody who did not build the engine."""
     text = re.sub(r"(Exception from )?\S+\.(cpp|cc|hpp|h):\d+:?( \S+\([^)]*\))?", "", text)
+    text = re.sub(
+        r"Check '[^']*' failed at\s*|FrontEnd API failed with \w+:\s*|Failed operations detailed log:", "", text
+    )
     text = re.sub(r"(?<!\S)(?:[\w:<>,&*]+ ){1,3}onnxruntime::[\w:]+\((?:[^()]|\([^()]*\))*\)( const)? ?", "", text)
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.strip())
     return one_line(text, 300)

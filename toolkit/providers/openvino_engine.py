@@ -14,11 +14,18 @@ from toolkit.providers.base import Execution
 from toolkit.providers.openvino_ import DTYPES, DYNAMIC_QUANTIZATION, import_openvino, port_spec, version
 from toolkit.tensors import Array, Feeds, numpy_dtype
 
-_EXECUTED = {
-    **DTYPES, "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "i32": "int32", "i64": "int64", "u32": "uint32",
+_INTEGERS = {
+    "i4": "int4", "u4": "uint4", "i8": "int8", "u8": "uint8", "i16": "int16", "i32": "int32", "u32": "uint32",
+    "i64": "int64",
 }  # fmt: skip
 # Not work: they hold data or mark the model's edges.
 PASSIVE_LAYERS = ("Const", "Input", "Output", "Parameter", "Result")
+_ARITHMETIC = (
+    "Convolution", "Deconvolution", "FullyConnected", "GroupConvolution", "LSTMSequence", "MatMul", "Pooling", "RNNSeq",
+    "ScaledDotProductAttention",
+)  # fmt: skip
+# Their bodies are models of their own, which the runtime model does not show.
+_CONTROL_FLOW = ("If", "Loop", "TensorIterator")
 
 
 @final
@@ -62,9 +69,12 @@ class OpenvinoEngine:
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
-        executed = Counter(_precision(info) for info in _working_nodes(self._compiled.get_runtime_model()))
+        nodes = list(_working_nodes(self._compiled.get_runtime_model()))
+        executed = Counter(_precision(info) for info in nodes)
         devices = self._compiled.get_property("EXECUTION_DEVICES")
         notes = [f"streams {self._compiled.get_property('NUM_STREAMS')}"]
+        if hidden := [info["layerType"] for info in nodes if info.get("layerType") in _CONTROL_FLOW]:
+            notes.append(f"OpenVINO does not show the bodies of {', '.join(hidden)}")
         if _property(self._compiled, DYNAMIC_QUANTIZATION) not in (None, 0):
             notes.append(
                 "activations that meet compressed weights may be rounded to int8 on the fly, as the target asks"
@@ -129,7 +139,11 @@ def _precision(info: dict[str, str]) -> str:
     """
     kernel = info.get("primitiveType", "").rpartition("_")[2].lower()
     own = info.get("runtimePrecision", "unknown")
-    return _EXECUTED.get(kernel) or _EXECUTED.get(own, own)
+    found = DTYPES.get(kernel) or _INTEGERS.get(kernel) or DTYPES.get(own) or _INTEGERS.get(own, own)
+    if found not in ("int8", "uint8"):
+        return found
+    # Truth values and indices are bytes as well; arithmetic in int8 is what these layers do.
+    return "int8" if info.get("layerType") in _ARITHMETIC else "bytes"
 
 
 def _property(compiled: Any, name: str) -> Any:
