@@ -18,7 +18,7 @@ from toolkit.preprocess import Preprocessing
 from toolkit.tensors import complete_dims, example_inputs
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-BUILT = [item for item in (*SMALL, *REAL_SIZE) if item.parameters < 30_000_000]
+BUILT = [*SMALL, entry("resnet18"), entry("mobilenet_v2")]
 
 
 def feeds_of(item: ZooEntry, **dims: int) -> dict[str, Any]:
@@ -69,6 +69,16 @@ def test_a_model_is_built_as_it_is_described(item: ZooEntry) -> None:
     assert len(outputs["logits"]) == 2 and outputs["logits"].isfinite().all()
     if item.labels:
         assert outputs["logits"].shape == (2, len(item.labels))
+
+
+@pytest.mark.parametrize("item", REAL_SIZE, ids=lambda item: item.name)
+def test_a_real_size_model_is_as_large_as_it_is_described(item: ZooEntry) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from model_zoo import architectures
+
+    with torch.device("meta"):  # shapes without memory
+        model = getattr(architectures, item.factory)(**item.arguments)
+    assert sum(values.numel() for values in model.parameters()) == item.parameters
 
 
 def test_the_same_weights_each_time() -> None:
