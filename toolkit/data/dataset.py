@@ -190,7 +190,8 @@ class Dataset:
         feeds = {name: values for name, values in self._feeds(raw).items() if self._takes(name)}
         missing = (self._fixed or count) - count
         if missing:
-            feeds = {name: np.concatenate([values, *[values[-1:]] * missing]) for name, values in feeds.items()}
+            last = {name: np.repeat(values[-1:], missing, axis=0) for name, values in feeds.items()}
+            feeds = {name: np.concatenate([values, last[name]]) for name, values in feeds.items()}
         feeds |= {name: value for name, value in self._source.constants.items() if self._takes(name)}
         self._check(feeds)
         labels, sequences = (None if block.get(key) is None else np.asarray(block[key]) for key in (LABELS, SEQUENCE))
