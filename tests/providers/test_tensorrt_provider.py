@@ -97,6 +97,8 @@ def test_profiles_of_the_users_own_win(tmp_path: Path) -> None:
     own = {f"trt_profile_{name}_shapes": f"ids:{size},mask:{size}" for name, size in (("min", "1x1"), ("max", "2x2"))}
     found = options(target(**own), tmp_path, TEXT, ranges_of(target(**own), TEXT))
     assert {key: value for key, value in found.items() if "profile" in key} == own
+    with pytest.raises(InvalidTarget, match="the sizes are given twice; got also trt_profile_min_shapes"):
+        ranges_of(target(**own, profile_dims="seq=1"), TEXT)
 
 
 def test_precision_stands_in_the_graph_and_in_no_option(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import final
 
 import msgspec
 
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, InvalidTarget
 from toolkit.files import cache_folder, write_atomic
 from toolkit.providers import cuda
 from toolkit.providers.base import Availability, Engine, Execution, Placement, Prepared, Provider, Unavailable
@@ -92,11 +92,14 @@ def ranges_of(target: Target, inputs: tuple[TensorSpec, ...]) -> dict[str, SizeR
     """The sizes that the engine is built for; empty where the target names ONNX Runtime's own profile options.
 
     Raises:
-        InvalidTarget: ``profile_dims`` does not fit the model.
+        InvalidTarget: ``profile_dims`` does not fit the model, or stands beside those options.
     """
     where = f"{target.name}: option {PROFILE_DIMS}"
     given = parse_ranges(str(target.engine_options.get(PROFILE_DIMS, "")), where)
-    return {} if any(key in target.engine_options for key in _PROFILES) else complete_ranges(inputs, given, where)
+    own = [key for key in _PROFILES if key in target.engine_options]
+    if own and given:
+        raise InvalidTarget("the sizes are given twice", where=where, got=f"also {own[0]}", expected="one of them")
+    return {} if own else complete_ranges(inputs, given, where)
 
 
 def options(
