@@ -12,6 +12,8 @@ from tests.providers.conftest import H200, T4, FakeDriver, Install
 from toolkit.errors import EngineError, InvalidInput, InvalidTarget
 from toolkit.providers import cuda_available, registry, tensorrt, tensorrt_available
 from toolkit.providers.base import Available, Execution, Unavailable
+from toolkit.providers.onnxruntime_ import Chain
+from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
 from toolkit.providers.tensorrt import TensorrtEngine, engine_key, model_inputs, options, ranges_of, rule_out_tf32
 from toolkit.providers.tensorrt_shapes import (
     DEFAULT_BATCH,
@@ -185,6 +187,30 @@ def test_inputs_are_noted_beside_the_engines(tmp_path: Path, monkeypatch: pytest
 
 
 # The engine
+
+
+def test_what_is_opened_and_with_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening, on the CPU's provider in TensorRT's place: the chain it gets, and the sizes it then refuses."""
+    pytest.importorskip("onnxruntime")
+    chains: list[list[str]] = []
+
+    def on_the_cpu(model: Path, given: Target, chain: Chain, proof: Chain) -> OnnxRuntimeEngine:
+        chains.append(sorted(chain[0][1]))
+        return OnnxRuntimeEngine(model, given, [("CPUExecutionProvider", {})])
+
+    monkeypatch.setattr(tensorrt, "OnnxRuntimeEngine", on_the_cpu)
+    monkeypatch.setattr(tensorrt, "version", lambda device: "1")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    provider, path, chosen = registry.provider("tensorrt"), LINEAR.write(tmp_path), target(profile_dims="batch=1:2:4")
+    for opening in (provider.open_engine, provider.open_prepared):
+        engine = opening(path, chosen)
+        assert engine.run({"x": np.ones((4, 4), np.float32)})["y"].shape == (4, 3)
+        with pytest.raises(InvalidInput, match="expected 1 to 4"):
+            engine.run({"x": np.ones((5, 4), np.float32)})
+        engine.close()
+    assert "trt_engine_cache_path" in chains[0]
+    assert "trt_profile_min_shapes" in chains[0]
+    assert chains[1] == ["device_id"]  # what was built ahead is neither built nor cached again
 
 
 class FakeEngine:

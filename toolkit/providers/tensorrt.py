@@ -162,6 +162,19 @@ def rule_out_tf32(target: Target) -> None:
         )
 
 
+def opened(
+    model: Path, target: Target, chosen: Mapping[str, str], ranges: Mapping[str, SizeRange] | None
+) -> TensorrtEngine:
+    """``model`` with the options ``chosen``; ``ranges`` None means those that the target gives the opened model."""
+    without_graphs = {key: value for key, value in chosen.items() if key != _GRAPHS}
+    engine = OnnxRuntimeEngine(model, target, chain(target, chosen), chain(target, without_graphs))
+    index = int(target.device or "0")
+    # TensorRT's own graph is one per session: a second set of shapes has none.
+    with_graphs = bool(target.engine_options.get(_GRAPHS))
+    bound = GraphEngine(engine, "cuda", index, 1) if with_graphs else BoundEngine(engine, "cuda", index)
+    return TensorrtEngine(bound, ranges_of(target, bound.inputs) if ranges is None else ranges, str(model))
+
+
 @final
 class TensorrtProvider(Provider):
     """ONNX Runtime's TensorRT execution provider. Untested in this project: no GPU was there (docs/providers.md)."""
@@ -195,14 +208,13 @@ class TensorrtProvider(Provider):
         folder = engine_folder(model, target)
         inputs = model_inputs(model, folder)
         ranges = ranges_of(target, inputs)
-        chosen = options(target, folder, inputs, ranges)
-        without_graphs = {key: value for key, value in chosen.items() if key != _GRAPHS}
-        engine = OnnxRuntimeEngine(model, target, chain(target, chosen), chain(target, without_graphs))
-        index = int(target.device or "0")
-        with_graphs = bool(target.engine_options.get(_GRAPHS))
-        # TensorRT's own graph is one per session: a second set of shapes has none.
-        bound = GraphEngine(engine, "cuda", index, 1) if with_graphs else BoundEngine(engine, "cuda", index)
-        return TensorrtEngine(bound, ranges, str(model))
+        return opened(model, target, options(target, folder, inputs, ranges), ranges)
+
+    def open_prepared(self, prepared: Path, target: Target) -> Engine:
+        """A file of EPContext nodes: the engines are inside, for the sizes that :meth:`prepare` gave them."""
+        rule_out_tf32(target)
+        chosen = {key: value for key, value in options(target, prepared.parent, (), {}).items() if "cache" not in key}
+        return opened(prepared, target, chosen, None)
 
     def place(self, model: Path, target: Target) -> Placement:
         folder = engine_folder(model, target)
