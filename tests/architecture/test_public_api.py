@@ -28,7 +28,7 @@ def test_a_verb_is_a_documented_function(verb: str) -> None:
     assert function.__doc__
 
 
-def test_verbs_are_functions_after_every_module_has_been_imported() -> None:
+def test_every_module_imports_and_verbs_are_functions_after_that() -> None:
     code = (
         f"import importlib, toolkit\nfor name in {modules(())!r}: importlib.import_module(name)\n"
         f"for verb in {VERBS!r}: assert type(getattr(toolkit, verb)).__name__ == 'function', verb"
