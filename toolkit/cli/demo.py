@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from toolkit.cli.options import emit, progress
+from toolkit.cli.options import emit, progress, say
 
 if TYPE_CHECKING:
     from toolkit.cli.demo_chain import Demo, File, Row
 
 # Below these the training went wrong; what the models reach is in the table.
 MINIMUM_ACCURACY = {"fcnn": 0.95, "cnn": 0.95, "rnn": 0.95, "transformer": 0.93}
-_STEPS = 4 * 7 + 3
+_STEPS = 4 * 7
 
 
 @click.command()
@@ -35,39 +36,61 @@ def demo(output: Path, budget: float, output_format: str) -> None:
 
 def _run(output: Path, budget: float) -> Demo:
     from toolkit.cli import demo_chain as chain
+    from toolkit.cli.measuring import measuring
 
     output = _fresh_folder(output)
     targets, missing = chain.available_targets()
     with progress("preparing the digits", _STEPS) as advance:
-        say = lambda text: advance(0, text)  # noqa: E731 - a name for "show this, one step not done yet"
+        tell = _sayer(advance)
         splits = chain.write_splits(output / "digits")
         files: list[File] = []
         torch_accuracy: dict[str, float] = {}
         for short in chain.MODELS:
             folder = output / short
             folder.mkdir()
-            torch_accuracy[short] = chain.train(short, folder, splits, say)
+            torch_accuracy[short] = chain.train(short, folder, splits, tell)
             advance(2)
-            made = chain.make_files(short, folder, splits["calibration"], targets, say)
+            made = chain.make_files(short, folder, splits["calibration"], targets, tell)
             advance(3)
-            files += [chain.with_accuracy(file, splits["test"], say) for file in made]
+            files += [chain.with_accuracy(file, splits["test"], tell) for file in made]
             advance(2)
-        report = chain.measure(files, budget, say)
-        advance(1, "writing bundles and the report")
-        rows = chain.rows_of(files, torch_accuracy, report)
-        chain.check_accuracy(rows, MINIMUM_ACCURACY)
-        bundles = {
-            short: chain.make_bundle(
-                short, output, [f for f in files if f.model == short], [r for r in rows if r.model == short], report
-            )
-            for short in chain.MODELS
-        }
-        page = chain.write_report(output / "report.html", report)
-        advance(1, "classifying in a process without torch")
-        fresh = chain.classify_in_fresh_process(bundles["cnn"], splits["test"])
+    _tell(f"measuring for {budget:g} s")
+    with measuring() as on_progress:
+        report = chain.measure(files, budget, on_progress)
+    rows = chain.rows_of(files, torch_accuracy, report)
+    chain.check_accuracy(rows, MINIMUM_ACCURACY)
+    bundles = {
+        short: chain.make_bundle(
+            short, output, [f for f in files if f.model == short], [r for r in rows if r.model == short], report
+        )
+        for short in chain.MODELS
+    }
+    page = chain.write_report(output / "report.html", report)
+    _tell("classifying in a process without torch")
+    fresh = chain.classify_in_fresh_process(bundles["cnn"], splits["test"])
     return chain.Demo(
         rows, torch_accuracy, missing, {name: str(path) for name, path in bundles.items()}, fresh, str(page)
     )
+
+
+def _sayer(advance: Callable[..., None]) -> Callable[[str], None]:
+    """Shows what is being done: on the bar, or where there is no terminal as lines, one per step and not per epoch."""
+    said: set[str] = set()
+
+    def show(text: str) -> None:
+        advance(0, text)
+        step = text.partition(",")[0]
+        if step not in said:
+            said.add(step)
+            _tell(step)
+
+    return show
+
+
+def _tell(text: str) -> None:
+    """A line on stderr where no bar can be seen."""
+    if not sys.stderr.isatty():
+        say(text)
 
 
 def _fresh_folder(output: Path) -> Path:

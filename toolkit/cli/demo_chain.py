@@ -25,7 +25,7 @@ from toolkit.optimizer.api import optimize
 from toolkit.profiler.api import profile
 from toolkit.profiler.models import Model
 from toolkit.profiler.records import CaseRecord, ProfileReport
-from toolkit.profiler.schedule import Progress
+from toolkit.profiler.schedule import OnProgress
 from toolkit.providers import registry
 from toolkit.providers.base import Unavailable
 from toolkit.quantizer.api import quantize
@@ -142,7 +142,7 @@ def with_accuracy(file: File, data: Path, say: Say) -> File:
     return msgspec.structs.replace(file, accuracy=found)
 
 
-def measure(files: Sequence[File], budget_s: float, say: Say) -> ProfileReport:
+def measure(files: Sequence[File], budget_s: float, on_progress: OnProgress) -> ProfileReport:
     """Measure every file on its targets, and the torch modules they came from, all in one run."""
     sources = [
         Model(name=short, path=f"zoo:{MODELS[short]}", kind="source", group=short)
@@ -163,10 +163,8 @@ def measure(files: Sequence[File], budget_s: float, say: Say) -> ProfileReport:
     ]
     targets = [shipped_targets()["torch-eager"], *dict_of(target for file in files for target in file.targets).values()]
 
-    def show(progress: Progress) -> None:
-        say(f"measuring, {progress.left_s:.0f} s left")
-
-    return profile([*sources, *models], targets, budget_s=budget_s, on_progress=show)
+    # Two processes per case instead of three: starting twenty workers that import engines takes longer than measuring.
+    return profile([*sources, *models], targets, budget_s=budget_s, processes=2, on_progress=on_progress)
 
 
 def dict_of(targets: Any) -> dict[str, Target]:

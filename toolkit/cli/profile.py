@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from toolkit.cli.main import debugging
+from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, say
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
 from toolkit.profiler.api import profile as run_profile
 from toolkit.profiler.records import ProfileReport
-from toolkit.profiler.schedule import OnProgress, Progress
 from toolkit.report.formats import FORMATS, format_of
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -92,7 +90,7 @@ def profile(
     verdicts are at 99 %.
     """
     written_as = None if output is None else format_of(writable_output(output))
-    with _bar() as on_progress:
+    with measuring() as on_progress:
         report = run_profile(
             models,
             targets,
@@ -125,25 +123,3 @@ def _exit_code(report: ProfileReport) -> int:
         first = report.cases[0]
         raise ToolkitError("nothing could be measured", where=first.id, got=first.reason)
     return 0
-
-
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    """A progress bar on stderr, drawn between blocks only: a thread that redraws would disturb what is measured.
-
-    Nothing is drawn where stderr is no terminal.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]:>9} {task.description}"))
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0, left="")
-
-        def show(progress: Progress) -> None:
-            left = f"{progress.left_s:.0f} s left"
-            bar.update(task, completed=progress.done, description=progress.text, left=left, refresh=True)
-
-        yield show
