@@ -41,7 +41,7 @@ class Adapter(nn.Module):  # type: ignore[misc]  # torch is untyped to the check
             result = self.module(**arguments)
         else:
             result = self.module(*arguments.values())
-        outputs = named_outputs(result)
+        outputs = [(self._free(name), tensor) for name, tensor in named_outputs(result)]
         if not self._output_names:
             return outputs
         if len(self._output_names) != len(outputs):
@@ -49,6 +49,10 @@ class Adapter(nn.Module):  # type: ignore[misc]  # torch is untyped to the check
                 "wrong number of output names", got=", ".join(self._output_names), expected=f"{len(outputs)} names"
             )
         return [(name, tensor) for name, (_, tensor) in zip(self._output_names, outputs, strict=True)]
+
+    def _free(self, name: str) -> str:
+        """Inputs and outputs share one space of names in a graph."""
+        return f"{name}_out" if name in self._input_names else name
 
 
 def _check_arguments(module: nn.Module, names: Sequence[str]) -> bool:

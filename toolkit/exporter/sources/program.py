@@ -39,7 +39,11 @@ class Program(nn.Module):  # type: ignore[misc]  # torch is untyped to the check
         self.program = loaded.module()
         self._structure = loaded.call_spec.in_spec
         for part in self.modules():
-            part.training = False  # programs have no modes, and refuse eval()
+            part.training = False
+
+    def train(self, mode: bool = True) -> Program:
+        """Programs have no modes, and refuse to be asked."""
+        return self
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         args, kwargs = tree_unflatten(list(tensors), self._structure)

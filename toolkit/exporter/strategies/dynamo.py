@@ -58,6 +58,8 @@ def capture(job: Job) -> tuple[Any, tuple[str, ...]]:
     """
     try:
         return _export(job, {name: Dim(name, min=1, max=_LARGEST) for name in job.traced}), ()
+    except StrategyFailed:
+        raise
     except Exception as exc:
         if "Constraints violated" not in str(exc):
             raise StrategyFailed(reason_of(exc)) from exc

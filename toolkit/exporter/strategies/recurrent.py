@@ -69,10 +69,11 @@ def build(job: Job) -> Candidate:
 def recurrent_layers_kept() -> Iterator[None]:
     """Inside the block ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` call operators that torch.export does not take apart."""
     operators = _operators()
-    kept = {name: getattr(torch._VF, name) for name in CELLS}
+    calls = {name: _call(getattr(operators, name)) for name in CELLS} | {"_pack_padded_sequence": _no_packing}
+    kept = {name: getattr(torch._VF, name) for name in calls}
     try:
-        for name in CELLS:
-            setattr(torch._VF, name, _call(getattr(operators, name)))
+        for name, call in calls.items():
+            setattr(torch._VF, name, call)
         yield
     finally:
         for name, function in kept.items():
@@ -81,14 +82,18 @@ def recurrent_layers_kept() -> Iterator[None]:
 
 def _call(operator: Any) -> Callable[..., Any]:
     def call(data: Tensor, hidden: Any, *rest: Any) -> Any:
-        if isinstance(rest[0], torch.Tensor | tuple) or not isinstance(rest[1], bool):
-            raise StrategyFailed("ONNX has no packed sequences; pad them and pass a mask or lengths")
+        if not isinstance(rest[1], bool):  # the form for packed sequences has one more tensor in front
+            _no_packing()
         weights, biases, layers, _, _, both, batch_first = rest
         states = list(hidden) if isinstance(hidden, tuple | list) else [hidden]
         answers = operator(data, states, list(weights), biases, layers, both, batch_first)
         return tuple(answers)
 
     return call
+
+
+def _no_packing(*_: Any) -> Any:
+    raise StrategyFailed("ONNX has no packed sequences; run the layer on padded ones and pick the last steps by length")
 
 
 @cache
