@@ -45,7 +45,7 @@ class UnwrapBatchNorm(Pass):
             changes.skip("the result is an output twice")
             return
         norm.replace_input_with(0, widen.inputs[0])
-        output.shape = result.shape
+        output.type, output.shape = output.type or result.type, result.shape
         replace(result, output)
         remove(narrow)
         if not wrapped.uses() and not wrapped.is_graph_output():
