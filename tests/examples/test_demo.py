@@ -18,7 +18,7 @@ from toolkit.cli.demo_chain import Demo, available_targets
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "toolkit.cli.main", "demo", "-o", "out", "--budget", "6", "--format", "json"]
+    command = [sys.executable, "-m", "toolkit.cli.main", "demo", "-o", "out", "--budget", "12", "--format", "json"]
     environment = {**os.environ, "TOOLKIT_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -44,8 +44,11 @@ def test_every_case_has_a_latency_and_a_ratio_with_an_interval(outcome: tuple[Pa
         assert row["p50_ns"] > 0
         assert row["p99_ns"] or row["p99_withheld"]
         if row["target"] != "torch-eager":
-            low, high = row["ratio_ci"]
+            assert row["ratio"] > 0
+            # A loaded machine gets through too few rounds for an interval; then there is none, and no verdict.
+            low, high = row["ratio_ci"] or (0, float("inf"))
             assert low <= row["ratio"] <= high
+            assert row["ratio_ci"] or row["verdict"] == "no significant difference"
 
 
 def test_one_file_per_provider_is_kept_and_bundled(outcome: tuple[Path, dict[str, Any]]) -> None:

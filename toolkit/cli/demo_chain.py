@@ -210,7 +210,7 @@ def _kept(rows: Sequence[Row]) -> list[Row]:
     """Per provider the float row, or the fastest of those that are accurate and surely faster than it."""
     kept = []
     for provider in dict.fromkeys(_provider(row) for row in rows):
-        own = [row for row in rows if _provider(row) == provider and row.p50_ci is not None]
+        own = [row for row in rows if _provider(row) == provider and row.p50_ns is not None]
         floats = [row for row in own if row.precision == "float32"]
         better = [row for row in own if floats and _wins(row, floats[0])]
         kept += sorted(better or floats, key=lambda row: row.p50_ns or 0.0)[:1]
