@@ -151,7 +151,7 @@ def _trial(trial: Trial) -> str:
     snr = f"{trial.snr_db:.1f}" if trial.outputs else ""
     drop = "" if trial.accuracy is None else f"{trial.accuracy.drop:.2f}"
     time = "" if trial.speed is None else f"{trial.speed.ratio:.2f}"
-    verdict = trial.refusal or (trial.speed.verdict if trial.speed is not None else "")
+    verdict = trial.refusal or (trial.speed.verdict if trial.speed is not None else "not raced")
     return f"{_fit(trial.name, 27):<28}{size:>8}{snr:>8}{drop:>7}{time:>7}  {verdict}"
 
 

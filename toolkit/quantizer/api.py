@@ -142,7 +142,7 @@ def _single(job: Job, bench: Bench, recipe: Recipe) -> _Kept:
     candidate = bench.make(recipe)
     reason = candidate.trial.refusal
     if reason == NO_NODE:
-        left = sorted({item.reason for item in candidate.lowered.left})
+        left = sorted({item.reason for item in candidate.left})
         raise UsageError(NO_NODE, where=job.source, got="; ".join(left[:3]) or None, next_step="use another --method")
     if reason:
         raise ParityError(f"{recipe.name} is not usable", where=job.source, got=reason)
@@ -183,10 +183,10 @@ def _written(job: Job, kept: _Kept, output: Path) -> QuantizeReport:
         left: tuple[LeftInFloat, ...] = ()
         opset = job.facts.opset
     else:
-        save_model(candidate.lowered.model, output)
+        save_model(load_model(candidate.path), output)
         prepared = job.prepared(candidate.recipe.opset)
-        trial, left, opset = candidate.trial, candidate.lowered.left, prepared.opset
-        notes = (*prepared.notes, *candidate.lowered.notes, *_check_note(job, candidate), *kept.notes)
+        trial, left, opset = candidate.trial, candidate.left, prepared.opset
+        notes = (*prepared.notes, *candidate.notes, *_check_note(job, candidate), *kept.notes)
     record = job.calibrated
     return QuantizeReport(
         source=str(job.source),

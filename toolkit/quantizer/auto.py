@@ -40,11 +40,22 @@ def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
             candidates.append(made)
         else:
             refused.append(made)
-    good = [item for item in candidates if not item.trial.refusal]
+    good = _best_of_groups([item for item in candidates if not item.trial.refusal])
     raced = _raced(job, good) if good else []
-    tried = (*refused, *(item.trial for item in candidates if item.trial.refusal), *(item.trial for item in raced))
+    out_of_it = (item.trial for item in candidates if item not in good)
+    tried = (*refused, *out_of_it, *(item.trial for item in raced))
     faster = [item for item in raced if item.trial.speed is not None and item.trial.speed.verdict == "faster"]
     return Choice(tuple(sorted(faster, key=_ratio)), tried)
+
+
+def _best_of_groups(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Of candidates that differ in their ranges alone, and so not in speed, the closest to the float model."""
+    best: dict[str, Candidate] = {}
+    for item in candidates:
+        key = item.recipe.group or item.recipe.name
+        if key not in best or item.trial.snr_db > best[key].trial.snr_db:
+            best[key] = item
+    return list(best.values())
 
 
 def _attempt(job: Job, bench: Bench, recipe: Recipe) -> Candidate | Trial:

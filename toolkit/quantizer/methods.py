@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from toolkit.errors import NotApplicable
 from toolkit.providers import registry
+from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.observers import Observer
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.lowering import half, onnxruntime_, weights
@@ -16,6 +17,8 @@ from toolkit.quantizer.lowering.static import OPSET, lower_static
 Method = Literal["auto", "float16", "bfloat16", "dynamic", "static", "weight-only"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Bits = Literal[8, 4]
+_FINER: Observer = "mse"
+"""What "auto" tries beside the observer that was asked for: it lost least on most models that were tried."""
 
 
 class Recipe(NamedTuple):
@@ -26,6 +29,7 @@ class Recipe(NamedTuple):
         method: its row in the table below.
         opset: that the model is brought to.
         observer: "" where none is used.
+        group: recipes of one group give models of the same speed; "auto" races the best of each. "" for no group.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Recipe(NamedTuple):
     opset: int
     observer: str
     lower: Callable[[], Lowered]
+    group: str = ""
 
 
 class Choices(NamedTuple):
@@ -74,16 +79,18 @@ def _static(job: Job, choices: Choices, every: bool) -> list[Recipe]:
     if every and not job.can_calibrate:
         return []
 
-    def recipe(index: int) -> Recipe:
-        variant = chosen[index]
+    def recipe(variant: Variant, observer: Observer) -> Recipe:
+        name = f"static int8, {variant.name}"
         return Recipe(
-            f"static int8, {variant.name}", "static", "int8", OPSET, choices.observer,
+            f"{name}, {observer}" if every else name, "static", "int8", OPSET, observer,
             lambda: lower_static(
-                job.prepared(OPSET).model, variant, job.record(), choices.observer, keep_float=choices.keep_float
+                job.prepared(OPSET).model, variant, job.record(), observer, keep_float=choices.keep_float
             ),
+            group=name,
         )  # fmt: skip
 
-    return [recipe(index) for index in range(len(chosen))]
+    observers = dict.fromkeys((choices.observer, _FINER) if every else (choices.observer,))
+    return [recipe(variant, observer) for variant in chosen for observer in observers]
 
 
 def _dynamic(job: Job, choices: Choices, every: bool) -> list[Recipe]:

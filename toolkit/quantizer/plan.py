@@ -85,6 +85,7 @@ class _Planner:
         self._nodes: list[PlacedNode] = []
         self._left: list[LeftInFloat] = []
         self._results: set[ir.Value] = set()
+        self._paired: set[ir.Value] = set()
 
     def consider(self, node: ir.Node) -> None:
         rules = [rule for rule in self._variant.rules if node.op_type in rule.operators and not node.domain]
@@ -104,6 +105,7 @@ class _Planner:
         result = self._tail(node) if rule.output else None
         if result is not None:
             self._results.add(result)
+        self._paired.update(value for value in activations.values() if value)
         self._nodes.append(PlacedNode(node, rule, {i: value for i, value in activations.items() if value}, result))
 
     def plan(self, model: ir.Model) -> Plan:
@@ -134,7 +136,7 @@ class _Planner:
             dtype = self._shapes[value].dtype if value in self._shapes else value.dtype
             if dtype is not ir.DataType.FLOAT:
                 return f"operand {index} is {'of unknown type' if dtype is None else str(dtype).lower()}, not float32"
-            if rule.only_between and self._root(value) not in self._results:
+            if rule.only_between and not {value, self._root(value)} & (self._results | self._paired):
                 return "not between quantized nodes"
             if reason := self._range_refusal(value):
                 return reason

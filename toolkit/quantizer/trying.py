@@ -17,8 +17,8 @@ from toolkit.providers.base import Session
 from toolkit.quantizer.accuracy import compare, score
 from toolkit.quantizer.fidelity import fidelity, refusal
 from toolkit.quantizer.job import Job
-from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.methods import Recipe
+from toolkit.quantizer.plan import LeftInFloat
 from toolkit.quantizer.report import Accuracy, Trial
 from toolkit.targets import Target
 
@@ -29,13 +29,14 @@ SMALLEST_SNR_DB = 20.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A trial with what is needed to keep it."""
+    """A trial with what is needed to keep it: its file (the model itself is not kept in memory), and where it ran."""
 
     recipe: Recipe
     trial: Trial
-    lowered: Lowered
     path: Path
     target: Target
+    left: tuple[LeftInFloat, ...]
+    notes: tuple[str, ...]
 
 
 @final
@@ -57,23 +58,25 @@ class Bench:
         """
         path = self._job.folder / f"{recipe.name.replace(' ', '-').replace(',', '')}.onnx"
         target = self._job.check_target(recipe.precision)
+        reference = self._job.reference(target.provider)  # first, so that a float model it cannot open is the finding
         self._job.say(f"making {recipe.name}")
         lowered = recipe.lower()
         blank = Trial(name=recipe.name, precision=recipe.precision, quantized=lowered.quantized)
         if not lowered.quantized:
-            return Candidate(recipe, msgspec.structs.replace(blank, refusal=NO_NODE), lowered, path, target)
+            none = msgspec.structs.replace(blank, refusal=NO_NODE)
+            return Candidate(recipe, none, path, target, lowered.left, lowered.notes)
         lowered.model.metadata_props[METADATA_KEY] = _provenance(recipe, self._job)
         save_model(lowered.model, path)
         self._job.say(f"checking {recipe.name}")
         trial = msgspec.structs.replace(blank, size_bytes=facts(path).size_bytes)
         try:
             with self.open(path, target) as session:
-                outputs = fidelity(self._job.reference(target.provider), session)
+                outputs = fidelity(reference, session)
         except ParityError as exc:
             trial = msgspec.structs.replace(trial, refusal=str(exc))
         else:
             trial = msgspec.structs.replace(trial, outputs=outputs, refusal=refusal(outputs, recipe.precision))
-        return Candidate(recipe, trial, lowered, path, target)
+        return Candidate(recipe, trial, path, target, lowered.left, lowered.notes)
 
     def open(self, path: Path, target: Target) -> Session:
         """A candidate's file, open.

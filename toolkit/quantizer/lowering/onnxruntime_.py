@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 
 from toolkit.errors import MissingDependency
-from toolkit.graph.files import load_model
 from toolkit.graph.walk import every_node
 from toolkit.providers.placement import Dynamic, WeightOnly
 from toolkit.quantizer.lowering.gemm import split_gemms
@@ -38,7 +38,7 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
             before, after, op_types_to_quantize=list(rules.operators), per_channel=True,
             weight_type=quantization.QuantType.QInt8, use_external_data_format=_is_large(copy),
         )  # fmt: skip
-        lowered = _in_memory(load_model(after))
+        lowered = _read(after)
     counts = Counter(_DYNAMIC_FORMS[node.op_type] for node in every_node(lowered) if node.op_type in _DYNAMIC_FORMS)
     return Lowered(
         lowered, "dynamic int8", "int8", dict(counts), _left(lowered, rules.operators, "its weight is no constant")
@@ -71,9 +71,11 @@ def _is_large(model: ir.Model) -> bool:
     return weight_bytes(model) > SINGLE_FILE_BYTES
 
 
-def _in_memory(model: ir.Model) -> ir.Model:
-    """``model`` with its weights read, since the folder they are in goes away."""
+def _read(path: Path) -> ir.Model:
+    """The model with its weights in memory, since the folder goes away, and in order, which If nodes get out of."""
+    model = ir.load(path)
     ir.external_data.load_to_model(model)
+    common.TopologicalSortPass()(model)
     return model
 
 
