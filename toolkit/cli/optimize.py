@@ -116,4 +116,5 @@ def _verified(found: VerifyReport | None) -> str:
     worst = min((item.snr_db for item in found.worst() if item.is_float), default=float("inf"))
     error = "equal to the last bit" if worst == float("inf") else f"SNR {worst:.0f} dB at the worst"
     skipped = f"; the model itself does not run at: {', '.join(found.skipped)}" if found.skipped else ""
-    return f"on {found.target} at {len(found.cases)} {'size' if len(found.cases) == 1 else 'sizes'} ({labels}): {error}{skipped}"
+    sizes = "1 size" if len(found.cases) == 1 else f"{len(found.cases)} sizes"
+    return f"on {found.target} at {sizes} ({labels}): {error}{skipped}"
