@@ -47,8 +47,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         weight_axis: its output channel; -1 means the last. Gemm with transB counts from the transposed weight.
         bias: operand stored as int32 in the product of both scales, where the engine's kernel wants that.
         output: whether the result gets a Q/DQ pair too, which every reader of it reads.
-        only_between: use the rule only where every activation has a Q/DQ pair already: that of the node it comes from, or of
-            another node that reads it.
+        only_between: use the rule only where every activation has a Q/DQ pair already, from the node that makes it or
+            for another node that reads it.
         source: where this is known from.
     """
 
