@@ -5,7 +5,8 @@ import pytest
 
 from toolkit.errors import UsageError
 from toolkit.quantizer.calibration.histogram import Distribution, StreamingHistogram
-from toolkit.quantizer.calibration.observers import OBSERVERS, PERCENTILE, Observer, observed_range
+from toolkit.quantizer.calibration.observers import PERCENTILE, observed_range
+from toolkit.quantizer.choices import OBSERVERS, Observer
 from toolkit.tensors import Array
 
 
@@ -98,4 +99,4 @@ def test_nothing_seen_is_no_range() -> None:
 
 def test_an_unknown_observer_is_named() -> None:
     with pytest.raises(UsageError, match="no such observer.*minmx.*minmax"):
-        observed_range(Distribution(), "minmx", symmetric=False)  # type: ignore[arg-type]  # a slip on purpose
+        observed_range(Distribution(), "minmx", symmetric=False)

@@ -10,12 +10,11 @@ import click
 
 from toolkit.cli.options import emit, format_option, output_option, progress, target_option
 from toolkit.errors import UsageError
+from toolkit.quantizer.choices import BITS, METHODS, OBSERVERS
 
 if TYPE_CHECKING:
     from toolkit.quantizer.report import QuantizeReport, Trial
 
-_METHODS = ("auto", "float16", "bfloat16", "dynamic", "static", "weight-only")
-_OBSERVERS = ("minmax", "percentile", "entropy", "mse")
 _WIDTH = 80
 _UNITS = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
@@ -24,13 +23,9 @@ _UNITS = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 @click.argument("source", type=click.Path(path_type=Path))
 @output_option
 @target_option
-@click.option(
-    "--method", type=click.Choice(_METHODS), default="auto", show_default=True, help="auto measures them all."
-)
-@click.option("--bits", type=click.Choice(["8", "4"]), default="8", show_default=True, help="Of weight-only.")
-@click.option(
-    "--observer", type=click.Choice(_OBSERVERS), default="minmax", show_default=True, help="Ranges of static."
-)
+@click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True, help="auto measures them all.")
+@click.option("--bits", type=click.Choice(BITS), default=8, show_default=True, help="Of weight-only.")
+@click.option("--observer", type=click.Choice(OBSERVERS), default="minmax", show_default=True, help="Ranges of static.")
 @click.option("--placement", default="", help="A variant of the provider's placement table; its first by default.")
 @click.option("--calibration", metavar="DATA|RECORD.json", help="Samples for static int8, or what they once gave.")
 @click.option("--samples", type=click.IntRange(min=1), help="Calibrate on the first so many samples.")
@@ -53,7 +48,7 @@ def quantize(source: Path, output: Path, target: str, output_format: str, **opti
     pairs, memory_limit = options.pop("pairs"), options.pop("memory_limit")
     with progress("quantizing") as advance:
         report = lower(
-            source, output, target=target, bits=4 if options.pop("bits") == "4" else 8,
+            source, output, target=target,
             keep_float=tuple(options.pop("keep_float")), state=parse_pairs(pairs),
             memory_limit_bytes=None if memory_limit is None else parse_size(memory_limit),
             progress=lambda text: advance(0, text), **options,

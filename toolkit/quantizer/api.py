@@ -16,9 +16,9 @@ from toolkit.graph.files import load_model, save_model
 from toolkit.providers import registry
 from toolkit.providers.placement import PlacementRules, placement_rules
 from toolkit.quantizer.auto import choose
-from toolkit.quantizer.calibration.observers import OBSERVERS, Observer
+from toolkit.quantizer.choices import BITS, METHODS, OBSERVERS, Bits, Method, Observer
 from toolkit.quantizer.job import Job
-from toolkit.quantizer.methods import METHODS, Bits, Choices, Method, Recipe, recipes
+from toolkit.quantizer.methods import Choices, Recipe, recipes
 from toolkit.quantizer.plan import LeftInFloat
 from toolkit.quantizer.report import Accuracy, QuantizeReport, Trial
 from toolkit.quantizer.samples import Samples
@@ -107,7 +107,7 @@ def _check_words(method: str, observer: str, bits: int, max_drop: float) -> None
     for option, word, known in (("--method", method, METHODS), ("--observer", observer, OBSERVERS)):
         if word not in known:
             raise UsageError("unknown choice", where=option, got=word, expected=nearest(word, known))
-    if bits not in (8, 4):
+    if bits not in BITS:
         raise UsageError("unknown choice", where="--bits", got=bits, expected="8 or 4")
     if not max_drop >= 0:
         raise UsageError("a budget is 0 or more points", where="--max-drop", got=max_drop)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from toolkit.errors import NotApplicable
 from toolkit.providers import registry
 from toolkit.providers.placement import Variant
-from toolkit.quantizer.calibration.observers import Observer
+from toolkit.quantizer.choices import Bits, Method, Observer
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.lowering import half, onnxruntime_, weights
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.static import OPSET, lower_static
 
-Method = Literal["auto", "float16", "bfloat16", "dynamic", "static", "weight-only"]
-METHODS: tuple[Method, ...] = get_args(Method)
-Bits = Literal[8, 4]
 _FINER: Observer = "mse"
 """What "auto" tries beside the observer that was asked for: it lost least on most models that were tried."""
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from toolkit.data import Dataset, from_iterable, open_data
 from toolkit.data.dataset import DEFAULT_BATCH
-from toolkit.errors import InvalidData
+from toolkit.errors import InvalidData, InvalidModel
 from toolkit.graph.facts import GraphFacts
 from toolkit.preprocess import Preprocessing
 
-PREPROCESSING_KEY, STATE_KEY = "toolkit.preprocessing", "toolkit.state"
+PREPROCESSING_KEY, STATE_KEY, LABELS_KEY = "toolkit.preprocessing", "toolkit.state", "toolkit.labels"
 CHOOSE_FRACTION = 0.5
 """Part of the labelled data that choices are made on; the figure in the report comes from the rest."""
 _SEED = 0
@@ -40,7 +41,7 @@ def open_samples(
         "batch_size": DEFAULT_BATCH if batches(facts) else 1,
     }
     if isinstance(data, str | os.PathLike):
-        return open_data(data, **settings)
+        return open_data(data, labels=recorded_labels(facts), **settings)
     return from_iterable(data, **settings)
 
 
@@ -55,13 +56,23 @@ def recorded_preprocessing(facts: GraphFacts) -> Preprocessing | None:
 
 
 def recorded_state(facts: GraphFacts) -> dict[str, str]:
-    text = facts.metadata.get(STATE_KEY)
+    """State pairs that the model's file names: input to output."""
+    return _recorded(facts, STATE_KEY, dict[str, str]) or {}
+
+
+def recorded_labels(facts: GraphFacts) -> tuple[str, ...]:
+    """Class names, which folders of images may be called after."""
+    return _recorded(facts, LABELS_KEY, tuple[str, ...]) or ()
+
+
+def _recorded(facts: GraphFacts, key: str, form: Any) -> Any:
+    text = facts.metadata.get(key)
     if not text:
-        return {}
+        return None
     try:
-        return {str(name): str(output) for name, output in json.loads(text).items()}
-    except (json.JSONDecodeError, AttributeError) as exc:
-        raise InvalidData("metadata cannot be read", where=STATE_KEY, got=text[:80]) from exc
+        return msgspec.json.decode(text, type=form)
+    except msgspec.DecodeError as exc:
+        raise InvalidModel("metadata cannot be read", where=key, got=text[:80]) from exc
 
 
 class Parts(NamedTuple):

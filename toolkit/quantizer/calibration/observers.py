@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import UsageError
 from toolkit.quantizer.calibration.histogram import Distribution
+from toolkit.quantizer.choices import OBSERVERS
 from toolkit.tensors import nearest
 
-Observer = Literal["minmax", "percentile", "entropy", "mse"]
-OBSERVERS: tuple[Observer, ...] = get_args(Observer)
 Range = tuple[float, float]
 Doubles = npt.NDArray[np.float64]
 
@@ -25,13 +23,13 @@ _SMALLEST_SHARE = 1e-9  # instead of zero, where a divergence would be infinite
 _SHRINK = tuple(float(part) for part in np.linspace(1.0, 0.2, 49))
 
 
-def observed_range(seen: Distribution, observer: Observer, *, symmetric: bool) -> Range:
+def observed_range(seen: Distribution, observer: str, *, symmetric: bool) -> Range:
     """The range that ``observer`` chooses; it always holds zero, and mirrors it where ``symmetric``.
 
     Raises:
         UsageError: there is no such observer.
     """
-    if observer not in _OBSERVERS:
+    if observer not in OBSERVERS:
         raise UsageError("no such observer", where="--observer", got=observer, expected=nearest(observer, OBSERVERS))
     if not seen.values:
         return 0.0, 0.0

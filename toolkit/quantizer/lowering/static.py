@@ -11,8 +11,9 @@ import onnx_ir as ir
 from toolkit.graph.shapes import infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
-from toolkit.quantizer.calibration.observers import Observer, observed_range
+from toolkit.quantizer.calibration.observers import observed_range
 from toolkit.quantizer.calibration.record import CalibrationRecord
+from toolkit.quantizer.choices import Observer
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.qdq import write_qdq
 from toolkit.quantizer.plan import LeftInFloat, make_plan
