@@ -212,6 +212,31 @@ def test_embeddings_and_recurrent_layers_stay_float_and_are_named(tmp_path: Path
     assert {(item.operator, item.reason) for item in report.left} == {("Gather", reason), ("GRU", reason)}
 
 
+@pytest.mark.parametrize("method", ["static", "dynamic", "weight-only", "float16"])
+def test_control_flow_is_kept_and_what_is_in_it_stays_float(
+    method: str, tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    source = write(
+        HEAD + """g (float[N,16] x, bool c) => (float[N,16] y) {
+          h = MatMul(x, w)
+          z = If(c) <
+            then_branch = t () => (float[N,16] a) { a = MatMul(h, v) },
+            else_branch = e () => (float[N,16] b) { b = Relu(h) }>
+          y = MatMul(z, v)
+        }""",
+        {"w": (16, 16), "v": (16, 16)},
+    )  # fmt: skip
+    values = np.random.default_rng(0).standard_normal((3, 8, 16)).astype(np.float32)
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=values.reshape(-1, 16), c=np.array(True))
+    report = quantize(source, tmp_path / "out.onnx", method=method, calibration=samples)  # type: ignore[arg-type]  # a name
+    assert report.quantized["MatMul"] >= 2
+    wanted, got = (registry.provider("cpu").open(path) for path in (source, tmp_path / "out.onnx"))
+    for branch in (True, False):
+        feeds = {"x": values[0], "c": np.array(branch)}
+        assert np.abs(wanted(feeds)["y"] - got(feeds)["y"]).max() < 0.2
+
+
 def test_precisions_that_the_target_does_not_allow(cnn: Path, images: Items, tmp_path: Path) -> None:
     with pytest.raises(NotApplicable, match="cpu-fp32: this target does not allow int8 files"):
         quantize(cnn, tmp_path / "out.onnx", method="static", calibration=images, target="cpu-fp32")

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from toolkit.data import Dataset
 from toolkit.errors import EngineError, InvalidModel, NotApplicable
 from toolkit.providers import registry
 from toolkit.quantizer.job import Job
@@ -90,12 +89,14 @@ def _with_speed(candidate: Candidate, trial: Trial) -> Candidate:
 
 
 def race_feeds(job: Job) -> list[Feeds]:
-    """A few single samples: real ones where there are some and the model needs nothing else, random ones elsewhere."""
+    """A few single samples of one shape: real ones where there are some that feed every input, else random ones."""
     data = job.check_data
     if data is None or data.state:
         return [example_inputs(job.facts.inputs, seed=seed) for seed in range(_FEEDS)]
-    return [batch.feeds for batch in _singles(data)]
+    found = [batch.feeds for batch in data.batched(1).take(0, _FEEDS)]
+    # Engines prepare anew for each shape; what that costs is not what is asked here.
+    return [feeds for feeds in found if _shapes(feeds) == _shapes(found[0])]
 
 
-def _singles(data: Dataset) -> Dataset:
-    return data.batched(1).take(0, _FEEDS)
+def _shapes(feeds: Feeds) -> list[tuple[int, ...]]:
+    return [array.shape for array in feeds.values()]

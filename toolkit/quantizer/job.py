@@ -93,6 +93,7 @@ class Job:
 
     def prepared(self, opset: int) -> Prepared:
         """The model in the form that lowering expects, of at least ``opset``."""
+        opset = max(opset, self.facts.opset)
         if opset not in self._prepared:
             self._prepared[opset] = prepare(self._model, opset=opset, where=self.source)
         return self._prepared[opset]

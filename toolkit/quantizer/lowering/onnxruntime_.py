@@ -22,6 +22,7 @@ from toolkit.quantizer.plan import LeftInFloat
 
 DYNAMIC_OPSET = 11
 """DynamicQuantizeLinear and MatMulInteger appeared by then."""
+_SHARED_SCALE = "activations share one scale per tensor and run: an answer depends on what shares its batch"
 # What an operator becomes; source: onnxruntime/quantization/operators.
 _DYNAMIC_FORMS = {"MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM", "ConvInteger": "Conv"}
 
@@ -40,9 +41,8 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
         )  # fmt: skip
         lowered = _read(after)
     counts = Counter(_DYNAMIC_FORMS[node.op_type] for node in every_node(lowered) if node.op_type in _DYNAMIC_FORMS)
-    return Lowered(
-        lowered, "dynamic int8", "int8", dict(counts), _left(lowered, rules.operators, "its weight is no constant")
-    )
+    left = _left(lowered, rules.operators, "its weight is no constant")
+    return Lowered(lowered, "dynamic int8", "int8", dict(counts), left, (_SHARED_SCALE,) if counts else ())
 
 
 def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
