@@ -85,6 +85,14 @@ class _Judging:
 
     def __init__(self, session: Session, path: Path, reference: Reference, usual: Mapping[str, Array]) -> None:
         self._session, self._path, self._reference, self._usual = session, path, reference, usual
+        self._rounding: tuple[str, dict[str, Array]] = ("", {})
+
+    def _jittered(self, item: Answer) -> dict[str, Array]:
+        """Jittered answers of one case, run once for all its outputs."""
+        label = f"{item.case.label} {item.case.dims}"
+        if self._rounding[0] != label:
+            self._rounding = (label, self._reference.rounding(item.case.feeds, item.exact))
+        return self._rounding[1]
 
     def case(self, item: Answer) -> CaseParity:
         sizes = " ".join(f"{name}={size}" for name, size in item.case.dims.items())
@@ -112,7 +120,7 @@ class _Judging:
             return found
         if own.dtype.name not in FLOATS:
             return OutputParity(name) if _all_tied(self._path, item, name, got) else found
-        jittered = self._reference.rounding(item.case.feeds, item.exact)[name]
+        jittered = self._jittered(item)[name]
         return compare(name, item.exact[name], jittered, got, msgspec.structs.replace(rule, jittered=True))
 
 

@@ -116,7 +116,8 @@ class _Floats:
         return OutputParity(self._name, _largest(self._error), _largest(self._noise), self._worst, self._failure)
 
     def _allowed(self, noise: float, magnitude: float) -> float:
-        limit = _JITTER_LIMIT_ULP * self._unit * magnitude if self._rule.jittered else np.inf
+        # Probabilities that vanish are known to a few units of 1, not of themselves.
+        limit = self._unit * max(_JITTER_LIMIT_ULP * magnitude, FLOOR_ULP) if self._rule.jittered else np.inf
         return max(min(MULTIPLE * noise, limit), self._rule.ulp * self._unit * magnitude)
 
     def _note(self, label: str, error: float, noise: float, magnitude: float) -> None:

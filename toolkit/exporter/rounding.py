@@ -71,6 +71,11 @@ _TERMS: dict[str, Terms] = {
 }  # fmt: skip
 
 
+# Functions that engines compute to within one unit of 1, whatever the value: ONNX Runtime's logistic stops at 1.5e-8
+# instead of going on towards 0 (onnxruntime/core/mlas/lib/logistic.cpp clamps its argument to ±18).
+_TO_ONE_UNIT = ("sigmoid",)
+
+
 @final
 class Jitter(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped to the checker
     """Moves the results of operators that round, by a random part of what rounding can do."""
@@ -81,18 +86,22 @@ class Jitter(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped to th
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        terms = _TERMS.get(func._schema.name.removeprefix("aten::"))
+        name = func._schema.name.removeprefix("aten::")
+        terms = _TERMS.get(name)
         if terms is None or func._schema.is_mutable:
             return result
         first = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
         if first is None:
             return result
         size = math.sqrt(max(1.0, terms(args, first)))
-        return tree_map(lambda leaf: self._moved(leaf, size), result)
+        floor = 1.0 if name in _TO_ONE_UNIT else 0.0
+        return tree_map(lambda leaf: self._moved(leaf, size, floor), result)
 
-    def _moved(self, leaf: Any, size: float) -> Any:
+    def _moved(self, leaf: Any, size: float, floor: float) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point:
             return leaf
         unit = torch.finfo(leaf.dtype).eps / 2
         noise = torch.rand(leaf.shape, generator=self._generator, dtype=torch.float64) * 2 - 1
-        return (leaf.double() * (1 + noise * (size * unit))).to(leaf.dtype)
+        exact = leaf.double()
+        moved = exact + noise * unit * torch.clamp(exact.abs() * size, min=floor)
+        return torch.where(moved.sign() == exact.sign(), moved, exact).to(leaf.dtype)

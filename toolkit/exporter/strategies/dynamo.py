@@ -61,13 +61,13 @@ def capture(job: Job) -> tuple[Any, tuple[str, ...]]:
     except StrategyFailed:
         raise
     except Exception as exc:
-        if "Constraints violated" not in str(exc):
+        if type(exc).__name__ == "GuardOnDataDependentSymNode":
             raise StrategyFailed(reason_of(exc)) from exc
         strict = exc
     try:
         program = _export(job, dict.fromkeys(job.traced, Dim.AUTO))
     except Exception as exc:
-        raise StrategyFailed(reason_of(exc)) from exc
+        raise StrategyFailed(reason_of(strict)) from exc
     guards = getattr(program, "_guards_code", None)
     frozen = frozen_dims(program, job)
     if guards is None or frozen:
