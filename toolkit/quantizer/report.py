@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from toolkit.profiler.pairing import PairedRatio
@@ -92,7 +90,3 @@ class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Trial, ...]
     notes: tuple[str, ...]
     sha256: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return dict(msgspec.to_builtins(self))
