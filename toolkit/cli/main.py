@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any, final
 
 import click
@@ -98,6 +99,9 @@ def run(args: list[str]) -> int:
     from toolkit.errors import ToolkitError, missing_dependency, one_line
 
     debug = "--debug" in args
+    if not debug:
+        # A warning is a line for the person, not a place in our code.
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {one_line(message)}", err=True)
     try:
         code: Any = toolkit.main(args, prog_name="toolkit", standalone_mode=False)
     except click.exceptions.Exit as exc:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from toolkit.verifier.api import VerifyReport
     from toolkit.verifier.metrics import OutputMetrics
 
-_FAILED = 3
 _WIDTH = 80
 
 
@@ -37,7 +36,7 @@ def verify(
     samples: int,
     seed: int,
     output_format: str,
-) -> int:
+) -> None:
     """Compare CANDIDATE with REFERENCE (ONNX files or bundles), output by output.
 
     Both run on random inputs at the usual, the smallest and unseen larger sizes
@@ -51,7 +50,7 @@ def verify(
         seed=seed,
     )  # fmt: skip
     emit(report, output_format, lambda: table(report))
-    return 0 if report.passed else _FAILED
+    report.require()
 
 
 def table(report: VerifyReport) -> str:

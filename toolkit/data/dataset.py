@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.data.source import ANONYMOUS, LABELS, RESERVED, SEQUENCE, Block, Column, Source
 from toolkit.errors import InvalidData
 from toolkit.preprocess import Preprocessing, stacked
-from toolkit.tensors import Array, TensorSpec, check_feeds, nearest
+from toolkit.tensors import Array, TensorSpec, check_feeds
 
 DEFAULT_BATCH = 32
 
@@ -261,7 +261,7 @@ class Dataset:
                     f"there is no array '{name}', which the model needs",
                     where=self.name,
                     got=f"arrays {sorted(there)}",
-                    expected=nearest(name, there) if there else None,
+                    expected=f"'{name}'",
                 )
         optional = [name for name in self.state if name in columns]
         chosen = [*wanted, *optional] if self._inputs is not None or self._preprocessing is not None else columns

@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from toolkit.errors import UsageError
 from toolkit.graph.edit import subgraphs
 from toolkit.graph.shapes import Shapes
 from toolkit.providers.placement import Rule, Variant
+from toolkit.tensors import nearest
 
 
 class LeftInFloat(msgspec.Struct, frozen=True):
@@ -69,7 +71,16 @@ def make_plan(
         shapes: its inferred types.
         unusable: tensors that cannot be quantized, with the reason.
         keep_float: names of nodes that shall stay as they are.
+
+    Raises:
+        UsageError: ``keep_float`` names a node that the model does not have.
     """
+    names = {node.name or "" for node in model.graph}
+    for name in keep_float:
+        if name not in names:
+            raise UsageError(
+                "the model has no such node", where="--keep-float", got=name, expected=nearest(name, names)
+            )
     planner = _Planner(variant, shapes, unusable or {}, keep_float)
     for node in model.graph:
         planner.consider(node)
