@@ -4,7 +4,7 @@ import pytest
 
 from toolkit.errors import UsageError
 from toolkit.tensors import parse_spec
-from toolkit.verifier.shapes import SMALLEST, larger_sizes, merge_specs, shape_cases
+from toolkit.verifier.shapes import larger_sizes, merge_specs, shape_cases
 
 IDS = parse_spec("ids:int64[batch,seq]=0..9")
 IMAGE = parse_spec("image:float32[batch,3,height,width]")
@@ -23,7 +23,8 @@ def test_images_get_pixels_and_larger_smallest_sizes_to_fall_back_on() -> None:
     cases = {case.label: case for case in shape_cases([IMAGE])}
     assert cases["larger"].dims["height"] != cases["larger"].dims["width"]
     assert all(size >= 224 for name, size in cases["usual"].dims.items() if name != "batch")
-    assert [case["height"] for case in cases["smallest"].alternatives] == list(SMALLEST[1:])
+    assert [case["height"] for case in cases["smallest"].alternatives] == [32, 32, 32, 32, 32, 64]
+    assert cases["smallest"].dims["batch"] == 1 and cases["smallest"].dims["height"] == 32
 
 
 def test_given_dims_stay() -> None:

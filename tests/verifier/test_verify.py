@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import toolkit
@@ -153,3 +154,28 @@ def test_command_refuses_what_is_not_a_model(tmp_path: Path, linear: Path, capsy
     assert run(["verify", str(linear), str(linear), "--dim", "time=3"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
+
+
+def test_data_files_go_through_the_recorded_preprocessing(write: Write, tmp_path: Path) -> None:
+    from toolkit.preprocess import InputSteps, Preprocessing, Scale
+
+    path = write("scaled", LINEAR)
+    model = onnx.load(path)
+    steps = Preprocessing((InputSteps("x", (Scale(0.5),)),))
+    onnx.helper.set_model_props(model, {"toolkit.preprocessing": steps.to_json()})
+    onnx.save(model, path)
+    np.savez(tmp_path / "data.npz", x=np.full((5, 4), 4, np.uint8))
+    report = verify(path, path, data=tmp_path / "data.npz", samples=3)
+    assert report.passed
+    assert report.cases[-1].outputs[0].shape == (3, 4) and report.cases[-1].outputs[0].peak == 12.0
+
+
+def test_models_with_state_are_stepped_through_data(write: Write, tmp_path: Path) -> None:
+    graph = "m (float[1,2] x, float[1,2] s) => (float[1,2] y, float[1,2] t)\n{ t = Add(x, s) y = Mul(t, t) }"
+    path = write("state", graph)
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.ones((4, 2), np.float32), state_pairs=np.array(["s=t"]))
+    report = verify(path, path, data=data)
+    assert report.passed
+    peaks = {case.label: case.outputs[1].peak for case in report.cases if case.label.startswith("data")}
+    assert peaks == {"data 0": 1.0, "data 1": 2.0, "data 2": 3.0, "data 3": 4.0}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from toolkit.targets import Target
 from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, example_inputs, numpy_dtype
 from toolkit.verifier.metrics import OutputMetrics, compare_arrays
 from toolkit.verifier.opening import Opened, open_model
+from toolkit.verifier.samples import Samples
 from toolkit.verifier.shapes import ShapeCase, merge_specs, shape_cases
 from toolkit.verifier.ties import tied_places
 from toolkit.verifier.tolerances import Tolerance, judge, tolerance_for
@@ -91,7 +91,8 @@ def verify(
     Args:
         reference: an ONNX file, a bundle or an open session; what is right by definition.
         candidate: likewise; what is judged.
-        data: a path that :func:`toolkit.data.open_data` takes, or an iterable of feeds (one dict of arrays per run).
+        data: a path that :func:`toolkit.data.open_data` takes, a dataset, or an iterable of feeds (one dict of arrays
+            per run). A path goes through the preprocessing that one of the models records.
         dims: sizes for dynamic dims that shall not vary.
         target: where the candidate runs.
         reference_target: where the reference runs; the cpu provider unless said otherwise.
@@ -116,7 +117,9 @@ def verify(
         for scale in scales:
             run.on_shapes(specs, shape_cases(specs, dims), scale, seed)
         if data is not None:
-            run.on_data(_feeds_of(data, specs, samples))
+            pairs = left.state or right.state
+            found = left.preprocessing or right.preprocessing
+            run.on_data(Samples(data, specs, preprocessing=found, state=pairs, limit=samples))
         return run.report()
 
 
@@ -145,9 +148,11 @@ class _Run:
             else:
                 self._skipped[label] = f"the reference does not run at {case.dims}: {refusal}"
 
-    def on_data(self, batches: Iterator[Feeds]) -> None:
-        for index, feeds in enumerate(batches):
-            self._compare(f"data {index}", {}, feeds, self._reference.session(feeds))
+    def on_data(self, samples: Samples) -> None:
+        for index, feeds in enumerate(samples):
+            wanted = self._reference.session(feeds)
+            samples.answered(wanted)
+            self._compare(f"data {index}", {}, feeds, wanted)
 
     def _compare(self, label: str, sizes: dict[str, int], feeds: Feeds, wanted: dict[str, Array]) -> None:
         try:
@@ -241,14 +246,3 @@ def _cast(feeds: Feeds, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
         name: array.astype(numpy_dtype(wanted[name])) if name in wanted and array.dtype.name in FLOATS else array
         for name, array in feeds.items()
     }
-
-
-def _feeds_of(data: Any, specs: tuple[TensorSpec, ...], samples: int) -> Iterator[Feeds]:
-    if isinstance(data, str | Path):
-        from toolkit.data import open_data
-
-        for batch in open_data(data, inputs=specs, limit=samples):
-            yield batch.feeds
-        return
-    for item in data:
-        yield getattr(item, "feeds", item)
