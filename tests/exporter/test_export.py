@@ -70,8 +70,8 @@ class Everything(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.embed = nn.Embedding(300, 6)
-        self.head = nn.Linear(6, 300, bias=False)
+        self.embed = nn.Embedding(2000, 6)
+        self.head = nn.Linear(6, 2000, bias=False)
         self.head.weight = self.embed.weight
         self.register_buffer("scale", torch.arange(6) / 6)
         self.register_buffer("offset", torch.ones(6), persistent=False)
@@ -90,23 +90,23 @@ INPUTS = ["ids:int64[batch,seq]=0..9", "keep:bool[batch,seq]"]
 def test_types_structures_buffers_and_ties(exported: Exported) -> None:
     path, report = exported(Everything(), INPUTS)
     assert [str(spec) for spec in report.outputs] == [
-        "logits:float32[batch,seq,300]",
+        "logits:float32[batch,seq,2000]",
         "detection.boxes:float32[batch,6]",
         "detection.found:bool[batch,seq]",
         "detection.best:int64[batch,seq]",
         "ids_out:int64[batch,seq]",  # a graph has one space of names
     ]
     shapes = [tuple(item.dims) for item in onnx.load(path).graph.initializer]
-    assert shapes.count((300, 6)) + shapes.count((6, 300)) == 1  # the tied weight, once
+    assert shapes.count((2000, 6)) + shapes.count((6, 2000)) == 1  # the tied weight, once
     assert json.loads(facts(path).metadata["toolkit.values"]) == {"ids": [0, 9]}
     assert facts(path).inputs[0].values == (0, 9)
 
 
 def test_optional_inputs_can_be_given(exported: Exported) -> None:
-    path, report = exported(Everything(), [*INPUTS, "bias:float32[300]"])
+    path, report = exported(Everything(), [*INPUTS, "bias:float32[2000]"])
     assert [spec.name for spec in report.inputs] == ["ids", "keep", "bias"]
     with toolkit.load(path, "cpu") as session:
-        feeds = {"ids": np.zeros((1, 3), np.int64), "keep": np.ones((1, 3), bool), "bias": np.full(300, 9, np.float32)}
+        feeds = {"ids": np.zeros((1, 3), np.int64), "keep": np.ones((1, 3), bool), "bias": np.full(2000, 50, np.float32)}
         assert session(feeds)["logits"].min() > 0
 
 

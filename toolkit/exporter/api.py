@@ -28,6 +28,8 @@ STRATEGIES = (
     Strategy("torchscript", torchscript.build),
 )
 
+_OLDEST_OPSET = 18
+
 
 def export(
     source: str | os.PathLike[str] | nn.Module,
@@ -66,6 +68,7 @@ def export(
         UsageError: the source, its inputs or its weights are not as they should be.
         ParityError: the module is no function of its inputs, or no strategy gave a graph that computes the same.
     """
+    _check_opset(opset)
     path = writable_output(output)
     with quiet(not debug):
         opened = _open(source, weights=weights, weights_key=weights_key, task=task, trust=trust)
@@ -74,6 +77,15 @@ def export(
         specs = _specs(opened, inputs)
     run = Export(opened, specs, path, opset, tuple(output_names) or opened.outputs, debug, progress)
     return run.report(strategies)
+
+
+def _check_opset(opset: int | None) -> None:
+    from toolkit.graph.opset import NEWEST_OPSET
+
+    if opset is not None and not _OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UsageError(
+            "torch writes no such opset", where="--opset", got=opset, expected=f"{_OLDEST_OPSET} to {NEWEST_OPSET}"
+        )
 
 
 def _open(source: str | os.PathLike[str] | nn.Module, **options: Any) -> Source:

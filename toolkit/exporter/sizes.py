@@ -9,13 +9,14 @@ import msgspec
 from toolkit.errors import ParityError, UsageError, one_line
 from toolkit.tensors import FLOATS, TensorSpec, batch_dim
 
-# Tried in this order for the dims that are no batch. Traced sizes differ from each other where the module allows it, so
+# Tried in this order for the dims that are no batch; small first, since attention over pixels takes memory with the
+# fourth power of their number. Traced sizes differ from each other where the module allows it, so
 # that exporters do not take two dims for one; unseen sizes are larger, and odd, so that a hidden rounding shows.
 _TRACED = {
     "length": (13, 16, 8, 32, 64, 4, 2, 128, 256, 512),
-    "pixels": (224, 64, 32, 128, 256, 320, 512, 640, 28, 16, 8),
+    "pixels": (32, 64, 96, 128, 224, 256, 320, 512, 640, 28, 16, 8),
 }
-_UNSEEN = {"length": (37, 41, 300, 24, 64, 48), "pixels": (288, 320, 352, 256, 384, 448, 512, 1024)}
+_UNSEEN = {"length": (37, 41, 300, 24, 64, 48), "pixels": (64, 96, 128, 160, 192, 256, 288, 320, 384, 448, 512, 1024)}
 _SMALLEST = (1, 2, 3, 4, 5, 7, 8, 16, 32, 64, 96, 128, 224)
 _BATCH = {"traced": 2, "unseen": 3}
 _STEP = {"length": 2, "pixels": 32}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,10 @@ from toolkit.exporter.strategies.guards import breaking_sizes, readable
 _LARGEST = 1 << 20
 # nn.RNN, LSTM and GRU: torch.export unrolls their time steps, which freezes the length and writes hundreds of nodes.
 _RECURRENT = (nn.RNNBase,)
+# What sizes of networks that halve their input are multiples of, where torch cannot tell itself.
+_STEPS = (32, 8)
+# ``seq <= 512``, ``(height % 32) == 0``
+_BOUND = re.compile(r"^(\w+ <= \d+|\(?\w+ % \d+\)? == 0)$")
 _ITEM = ("aten.item.default", "aten._local_scalar_dense.default")
 # What torch.export adds around an item without using its value for the answer.
 _CHECKS = ("sym_constrain_range", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size")
@@ -54,28 +58,56 @@ def capture(job: Job) -> tuple[Any, tuple[str, ...]]:
     """The ExportedProgram and the guards on sizes that it stands under; none in the usual case.
 
     First every dim is asked to be free over its whole range. Where the module's code looks at sizes that is refused,
-    and torch.export is asked what it would have to assume.
+    and torch.export is asked what it would have to assume; where it cannot say, it is asked for multiples, and the
+    graph is judged at other sizes that the module takes.
+
+    Raises:
+        StrategyFailed: the code takes branches by values, or fixes a dim.
     """
-    try:
-        return _export(job, {name: Dim(name, min=1, max=_LARGEST) for name in job.traced}), ()
-    except StrategyFailed:
-        raise
-    except Exception as exc:
-        if type(exc).__name__ == "GuardOnDataDependentSymNode":
-            raise StrategyFailed(reason_of(exc)) from exc
-        strict = exc
-    try:
-        program = _export(job, dict.fromkeys(job.traced, Dim.AUTO))
-    except Exception as exc:
-        raise StrategyFailed(reason_of(strict)) from exc
-    guards = getattr(program, "_guards_code", None)
-    frozen = frozen_dims(program, job)
-    if guards is None or frozen:
-        name = frozen[0] if frozen else ""
-        raise StrategyFailed(
-            f"the module's code fixes dim '{name}' to {job.traced[name]}" if frozen else reason_of(strict)
-        ) from strict
-    return program, tuple(guards)
+    first: Exception | None = None
+    for dims, assumed in _choices(job):
+        try:
+            program = _export(job, dims)
+        except StrategyFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001  # torch raises all kinds; the first is reported where nothing works
+            first = first or exc
+            if type(exc).__name__ == "GuardOnDataDependentSymNode":
+                break
+            continue
+        frozen = frozen_dims(program, job)
+        if frozen:
+            name = frozen[0]
+            raise StrategyFailed(f"the module's code fixes dim '{name}' to {job.traced[name]}") from first
+        if assumed is None:
+            return program, ()
+        guards = getattr(program, "_guards_code", None)
+        if guards is not None:
+            return program, (*guards, *assumed)
+    raise StrategyFailed(reason_of(first) if first else "torch does not say what it assumed") from first
+
+
+def _choices(job: Job) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
+    """Ways to describe the dims, and what is assumed by them; None where nothing is."""
+    free = {name: Dim(name, min=1, max=_LARGEST) for name in job.traced}
+    yield free, None
+    yield dict.fromkeys(job.traced, Dim.AUTO), ()
+    for step in _STEPS:
+        stepped = {
+            name: step * Dim(f"_{name}", min=1, max=_LARGEST // step)
+            for name, size in job.traced.items()
+            if size % step == 0
+        }
+        if stepped:
+            yield {**free, **stepped}, tuple(f"{_place(job, name)} % {step} == 0" for name in stepped)
+
+
+def _place(job: Job, name: str) -> str:
+    """A dim as torch.export's guards write it."""
+    for index, spec in enumerate(job.specs):
+        if name in (spec.shape or ()):
+            return f"L['tensors'][{index}].size()[{(spec.shape or ()).index(name)}]"
+    raise AssertionError(f"no input has the dim {name}")
 
 
 def _export(job: Job, dims: Mapping[str, Any]) -> Any:
@@ -125,11 +157,6 @@ def _translation_reason(exc: BaseException) -> str:
 
 
 def _listed(guards: tuple[str, ...], job: Job) -> str:
-    texts = [text for guard in guards if not _trivial(text := readable(guard, job.specs))]
-    return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
-
-
-def _trivial(guard: str) -> bool:
-    """``seq == seq``: two inputs that were asked to agree."""
-    left, _, right = guard.partition(" == ")
-    return left == right
+    """The conditions that a person can use; the graph is judged beyond the others all the same."""
+    texts = (readable(guard, job.specs) for guard in guards)
+    return ", ".join(text for text in texts if _BOUND.match(text))

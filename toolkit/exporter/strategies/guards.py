@@ -8,6 +8,7 @@ the guard a property of the module; or the module does something else there, and
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +20,9 @@ _MOST_CASES = 12
 _MOST_TRIALS = 40
 _GRID = 4000
 _LARGEST = 4096
+# How many times more elements than traced a trial may have: attention takes memory with the square of that.
+_MOST_ELEMENTS = {4: 16, 3: 100, 2: 160, 1: 4096}
+_READABLE = 40
 
 
 class _Sized:
@@ -40,11 +44,22 @@ def breaking_sizes(
     for guard in dict.fromkeys(guards):
         for sizes in _spread(list(_violations(guard, specs, traced))):
             key = tuple(sizes.values())
-            if key not in tried and len(tried) < _MOST_TRIALS:
+            if key not in tried and len(tried) < _MOST_TRIALS and _affordable(specs, sizes, traced):
                 tried[key] = runs(sizes) is None
             if tried.get(key) and sizes not in found.values() and len(found) < _MOST_CASES:
-                found[f"beyond {readable(guard, specs)}"[:60] + f" ({_text(sizes, traced)})"] = sizes
+                text = readable(guard, specs)
+                text = text if len(text) <= _READABLE else "what was traced"
+                found[f"beyond {text} ({_text(sizes, traced)})"] = sizes
     return found
+
+
+def _affordable(specs: Sequence[TensorSpec], sizes: Mapping[str, int], traced: Mapping[str, int]) -> bool:
+    """Whether running at ``sizes`` cannot take the machine's memory."""
+    return all(
+        math.prod(concrete_shape(spec, sizes))
+        <= _MOST_ELEMENTS.get(len(spec.shape or ()), 16) * math.prod(concrete_shape(spec, traced))
+        for spec in specs
+    )
 
 
 def _text(sizes: Mapping[str, int], traced: Mapping[str, int]) -> str:
