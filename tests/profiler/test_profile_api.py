@@ -216,7 +216,13 @@ def test_ctrl_c_ends_soon_with_what_was_measured_and_leaves_no_process(
         "    on_progress=lambda p: print(p.text, flush=True))\n"
         "print('REPORT', report.interrupted, report.cases[0].status, len(report.cases[0].samples_ns) > 0)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    # What a shell runs in the background ignores Ctrl-C, and so would its children.
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     seen = 0
     while seen < 5:
