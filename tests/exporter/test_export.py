@@ -106,7 +106,11 @@ def test_optional_inputs_can_be_given(exported: Exported) -> None:
     path, report = exported(Everything(), [*INPUTS, "bias:float32[2000]"])
     assert [spec.name for spec in report.inputs] == ["ids", "keep", "bias"]
     with toolkit.load(path, "cpu") as session:
-        feeds = {"ids": np.zeros((1, 3), np.int64), "keep": np.ones((1, 3), bool), "bias": np.full(2000, 50, np.float32)}
+        feeds = {
+            "ids": np.zeros((1, 3), np.int64),
+            "keep": np.ones((1, 3), bool),
+            "bias": np.full(2000, 50, np.float32),
+        }
         assert session(feeds)["logits"].min() > 0
 
 

@@ -218,7 +218,26 @@ def test_what_is_no_function_of_its_inputs_is_refused(words: str, body: Callable
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("cls", [Global, Counter])
+def counted(x: Tensor) -> Tensor:
+    counted.calls += 1  # type: ignore[attr-defined]
+    return x
+
+
+counted.calls = 0  # type: ignore[attr-defined]
+
+
+class OnAFunction(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(counted(x))
+
+
+class InADefault(Module):
+    def forward(self, x: Tensor, seen: list[int] = []) -> Tensor:  # noqa: B006
+        seen.append(1)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("cls", [Global, Counter, OnAFunction, InADefault])
 def test_state_kept_in_globals_is_refused(cls: type[Module]) -> None:
     feeds = [example_inputs(SPECS, {"batch": 3}, seed=seed) for seed in (0, 1)]
     with pytest.raises(ParityError, match="changes its own state"):

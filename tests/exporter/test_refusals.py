@@ -107,16 +107,24 @@ class StateInAnAttribute(Base):
         return self.linear(x)
 
 
-class OtherwiseWhileExporting(Base):
+class RareSelectionHiddenFromExporters(Base):
     def forward(self, x: Tensor) -> Tensor:
-        exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
-        return self.linear(x) * (1.01 if exporting else 1.0)
+        if type(x) is Tensor and x[x > 1e6].numel() > 0:
+            return x
+        return self.linear(x)
+
+
+class RareLengthHiddenFromExporters(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting() and not torch.jit.is_tracing() and x.shape[0] > 300:
+            return x
+        return self.linear(x)
 
 
 MODULES = (
     BranchOnValue, RareBranchOnValue, RareBranchOnItem, RareBranchHiddenFromExporters, RareBranchOnLength,
     BranchOnOneSample, RareBranchOnOneLength, FrozenLength, FrozenLoop, FrozenLengthWithWarningsOff, Dropout,
-    RandomNoise, StateInABuffer, StateInAnAttribute, OtherwiseWhileExporting,
+    RandomNoise, StateInABuffer, StateInAnAttribute, RareSelectionHiddenFromExporters, RareLengthHiddenFromExporters,
 )  # fmt: skip
 
 
@@ -140,6 +148,25 @@ def test_the_line_says_what_each_strategy_ran_into(tmp_path: Path) -> None:
 def test_the_line_says_at_which_size_it_differs(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"differs at beyond batch <= 500 \(batch=50\d\)"):
         export(RareBranchOnLength(), [X], tmp_path / "out.onnx")
+
+
+def test_code_that_asks_whether_it_is_exported_is_told_no(tmp_path: Path) -> None:
+    class Asking(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            asked = torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+            return self.linear(x) * (2.0 if asked else 1.0)
+
+    assert export(Asking(), [X], tmp_path / "out.onnx").strategy == "dynamo"
+
+
+def test_a_graph_of_something_else_loses_to_a_later_strategy(tmp_path: Path) -> None:
+    class OtherwiseForDynamo(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * (1.0 if type(x) is Tensor else 1.01)
+
+    report = export(OtherwiseForDynamo(), [X], tmp_path / "out.onnx")
+    assert report.strategy == "torchscript"
+    assert report.attempts[0].strategy == "dynamo" and "differs at traced" in report.attempts[0].reason
 
 
 def test_an_output_that_was_there_before_stays(tmp_path: Path) -> None:

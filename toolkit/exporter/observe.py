@@ -58,6 +58,8 @@ class Observation(NamedTuple):
     clocks: tuple[str, ...]
     writes: tuple[str, ...]
     input_writes: tuple[str, ...]
+    selections: int = 0
+    """Operators whose result's size depends on values, such as ``nonzero``."""
 
 
 @contextmanager
@@ -108,6 +110,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped to 
         self._random: list[str] = []
         self._writes: list[str] = []
         self._input_writes: list[str] = []
+        self._selections = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -126,6 +129,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped to 
             self.read("item")
         elif tainted and name not in _ABOUT_FORM and any(str(item.type) == "bool" for item in func._schema.returns):
             self.read("branch")
+        if tainted and is_selection(func, args):
+            self._selections += 1
         if torch.Tag.nondeterministic_seeded in func.tags and not _switched_off(func, args, kwargs):
             self._random.append(f"{name.removeprefix('aten::')} at {_place()[0]}")
 
@@ -158,6 +163,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped to 
             clocks=tuple(dict.fromkeys(clocks)),
             writes=tuple(dict.fromkeys(self._writes)),
             input_writes=tuple(dict.fromkeys(self._input_writes)),
+            selections=self._selections,
         )
 
 
@@ -177,6 +183,19 @@ class _Reads(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped to th
             if tainted:
                 self._watcher.read(kind)
         return func(*args, **(kwargs or {}))
+
+
+def is_selection(func: Any, args: Any) -> bool:
+    """Whether the size of an operator's result depends on values: what Python may learn from it is content.
+
+    Args:
+        args: tensors, or what stands for them in a captured program (``meta["val"]``).
+    """
+    if torch.Tag.dynamic_output_shape not in getattr(func, "tags", ()):
+        return False
+    if func._schema.name != "aten::index":
+        return True
+    return any(getattr(item, "dtype", None) in (torch.bool, torch.uint8) for item in args[1] if item is not None)
 
 
 def _memory(tensor: Tensor) -> int:
@@ -224,8 +243,13 @@ def _place() -> tuple[str, bool]:
 
 def _trusted_folders() -> tuple[str, ...]:
     """Libraries whose reads are known to change nothing but speed, such as skipping a mask that is all ones."""
+    return (f"{_TORCH}nn/", *library_folders()[1:])
+
+
+def library_folders() -> tuple[str, ...]:
+    """Where torch is, and transformers where it is in use."""
     transformers = getattr(sys.modules.get("transformers"), "__file__", None)
-    return (f"{_TORCH}nn/", *((f"{Path(transformers).parent}/",) if transformers else ()))
+    return (_TORCH, *((f"{Path(transformers).parent}/",) if transformers else ()))
 
 
 def _clock_profile(found: list[str]) -> Callable[[FrameType, str, Any], None]:

@@ -29,10 +29,12 @@ _REASONS = (
 
 
 class Purity(msgspec.Struct, frozen=True):
-    """What a module that passed still does: reads of input values in Python, and writes into its inputs."""
+    """What a module that passed still does: reads of input values in Python, writes into its inputs, and operators
+    whose result's size depends on values."""
 
     reads: tuple[Read, ...]
     input_writes: tuple[str, ...]
+    selections: int = 0
 
     @property
     def branches(self) -> tuple[Read, ...]:
@@ -73,7 +75,8 @@ def require_pure(adapter: Adapter, names: Sequence[str], first: Feeds, second: F
             )
         _require_same(initial, _run(adapter, names, first), "after another input")
     reads = tuple(dict.fromkeys((*seen.reads, *also.reads)))
-    purity = Purity(reads, tuple(dict.fromkeys((*seen.input_writes, *also.input_writes))))
+    writes = tuple(dict.fromkeys((*seen.input_writes, *also.input_writes)))
+    purity = Purity(reads, writes, max(seen.selections, also.selections))
     if purity.branches:
         raise ParityError(
             "the module decides in Python by the values of its inputs, which a graph cannot",

@@ -117,6 +117,8 @@ def _class_leaves(cls: type, seen: set[int]) -> Iterator[tuple[str, Any]]:
         if id(function) in visited:
             continue
         visited.add(id(function))
+        kept = (vars(function), function.__defaults__, function.__kwdefaults__)
+        yield from _leaves(f"function {function.__name__}", kept, seen, _DEPTH)
         for cell in function.__closure__ or ():
             yield from _leaves(f"closure of {function.__name__}", _content(cell), seen, _DEPTH)
         for name in function.__code__.co_names:

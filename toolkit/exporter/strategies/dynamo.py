@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.utils._pytree import tree_map
 
+from toolkit.exporter.disguise import unnoticed
+from toolkit.exporter.observe import is_selection
 from toolkit.exporter.strategies.base import Candidate, Job, StrategyFailed, reason_of
 from toolkit.exporter.strategies.guards import breaking_sizes, readable
 
@@ -114,7 +117,7 @@ def _export(job: Job, dims: Mapping[str, Any]) -> Any:
     shapes = tuple(
         {axis: dims[dim] for axis, dim in enumerate(spec.shape or ()) if isinstance(dim, str)} for spec in job.specs
     )
-    with torch.no_grad():
+    with torch.no_grad(), unnoticed():
         return torch.export.export(job.adapter, job.inputs(), dynamic_shapes={"tensors": shapes}, strict=False)
 
 
@@ -135,15 +138,18 @@ def check_program(program: Any, job: Job) -> None:
         raise StrategyFailed(
             f"the program writes into {next(iter(program.graph_signature.buffers_to_mutate.values()))}"
         )
-    items = 0
-    for node in program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        if str(node.target) in _ITEM and any(not _is_check(user) for user in node.users):
-            items += 1
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    items = sum(str(node.target) in _ITEM and any(not _is_check(user) for user in node.users) for node in calls)
     if items < len(job.purity.items):
         read = job.purity.items[0]
         raise StrategyFailed(f"a number that the module reads from a tensor at {read.where} is not in the program")
+    selections = sum(is_selection(node.target, tree_map(_value, node.args)) for node in calls)
+    if selections < job.purity.selections:
+        raise StrategyFailed("the module picks elements by value, which is not in the program")
+
+
+def _value(item: Any) -> Any:
+    return item.meta.get("val") if isinstance(item, torch.fx.Node) else item
 
 
 def _is_check(node: Any) -> bool:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from toolkit.exporter.sizes import Runs
+from toolkit.exporter.sizes import Runs, dim_kinds
 from toolkit.tensors import TensorSpec, concrete_shape
 
 _SMALL = tuple(range(1, 34))
@@ -20,8 +20,9 @@ _MOST_CASES = 12
 _MOST_TRIALS = 40
 _GRID = 4000
 _LARGEST = 4096
-# How many times more elements than traced a trial may have: attention takes memory with the square of that.
-_MOST_ELEMENTS = {4: 16, 3: 100, 2: 160, 1: 4096}
+# What a trial may have: attention takes memory with the square of a length, and activations that of many inputs.
+_MOST_GROWTH = {"batch": 4096, "length": 160, "pixels": 4}
+_MOST_ELEMENTS = 1 << 18
 _READABLE = 40
 
 
@@ -55,11 +56,11 @@ def breaking_sizes(
 
 def _affordable(specs: Sequence[TensorSpec], sizes: Mapping[str, int], traced: Mapping[str, int]) -> bool:
     """Whether running at ``sizes`` cannot take the machine's memory."""
-    return all(
-        math.prod(concrete_shape(spec, sizes))
-        <= _MOST_ELEMENTS.get(len(spec.shape or ()), 16) * math.prod(concrete_shape(spec, traced))
-        for spec in specs
-    )
+    kinds = dim_kinds(specs)
+    if any(size > _MOST_GROWTH[kinds[name]] * traced[name] for name, size in sizes.items()):
+        return False
+    now, then = (sum(math.prod(concrete_shape(spec, chosen)) for spec in specs) for chosen in (sizes, traced))
+    return now <= max(_MOST_ELEMENTS, 16 * then)
 
 
 def _text(sizes: Mapping[str, int], traced: Mapping[str, int]) -> str:

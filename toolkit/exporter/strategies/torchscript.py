@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from toolkit.exporter.disguise import unnoticed
 from toolkit.exporter.strategies.base import Candidate, Job, StrategyFailed, reason_of
 from toolkit.graph.files import load_model
 
@@ -41,6 +42,8 @@ def build(job: Job) -> Candidate:
     """
     if job.purity.items:
         raise StrategyFailed(f"the tracer would freeze what the module reads at {job.purity.items[0].where}")
+    if job.purity.selections:
+        raise StrategyFailed("the tracer cannot be trusted with results whose size depends on values")
     names = [spec.name for spec in job.specs]
     axes = {
         spec.name: {axis: dim for axis, dim in enumerate(spec.shape or ()) if isinstance(dim, str)}
@@ -50,7 +53,7 @@ def build(job: Job) -> Candidate:
     with tempfile.TemporaryDirectory() as folder, _tracer_warnings() as found:
         path = Path(folder) / "model.onnx"
         try:
-            with reads, torch.no_grad():
+            with reads, torch.no_grad(), unnoticed():
                 torch.onnx.export(
                     job.adapter, job.inputs(), str(path), dynamo=False, input_names=names, dynamic_axes=axes,
                     output_names=list(job.outputs), opset_version=min(job.opset or _OPSET, _OPSET),
