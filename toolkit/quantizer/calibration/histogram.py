@@ -107,6 +107,8 @@ class StreamingHistogram:
     def _count(self, flat: Array) -> None:
         """Add ``flat`` to the counts at the present width."""
         numbers = np.floor(flat * flat.dtype.type(math.ldexp(1.0, -self._exponent))).astype(np.int64)
+        # Tiny negative numbers vanish in the product, yet they lie in the bin below zero.
+        numbers[(flat < 0) & (numbers == 0)] = -1
         first = int(numbers.min())
         counts = np.bincount(numbers - first)
         low = min(first, self._first) if self._counts.size else first
