@@ -27,7 +27,7 @@ _WIDTH = 80
     "--input", "inputs", multiple=True, metavar="SPEC",
     help="NAME:DTYPE[DIM,…], e.g. 'ids:int64[batch,seq]=0..511'; once per input, where the source does not say.",
 )  # fmt: skip
-@click.option("--opset", type=click.IntRange(min=18), help="Opset of the file.  [default: torch's, 20]")
+@click.option("--opset", type=int, help="Opset of the file, 18 or newer.  [default: torch's, 20]")
 @click.option("--trust", is_flag=True, help="Open sources that are code by nature (.pt2).")
 @format_option
 def export(

@@ -39,11 +39,25 @@ def finish(
         raise StrategyFailed(f"the graph has {len(model.graph.outputs)} outputs instead of {len(outputs)}")
     _rename(model, dict(zip(model.graph.inputs, [spec.name for spec in specs], strict=True)))
     _rename(model, dict(zip(model.graph.outputs, [spec.name for spec in outputs], strict=True)))
-    for value, spec in zip((*model.graph.inputs, *model.graph.outputs), (*specs, *outputs), strict=True):
+    for value, spec in zip(model.graph.inputs, specs, strict=True):
         value.shape = ir.Shape(spec.shape or ())
+    for value, spec in zip(model.graph.outputs, outputs, strict=True):
+        value.shape = _output_shape(value.shape, spec)
     model.graph.name = "main"
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
+
+
+def _output_shape(found: ir.Shape | None, spec: TensorSpec) -> ir.Shape | None:
+    """The shape that the module's answers have, but a size that the exporter knows to vary stays a name."""
+    if spec.shape is None:
+        return None
+    known = list(found) if found is not None and len(found) == len(spec.shape) else list(spec.shape)
+    dims: list[Dim] = []
+    for axis, (dim, wanted) in enumerate(zip(known, spec.shape, strict=True)):
+        varies = isinstance(wanted, int) and isinstance(dim, ir.SymbolicDim) and not str(dim.value).isdigit()
+        dims.append(f"{spec.name}_dim{axis}" if varies else wanted)
+    return ir.Shape(dims)
 
 
 def _clean(model: ir.Model) -> None:

@@ -13,7 +13,7 @@ from toolkit.errors import FileProblem, ParityError
 from toolkit.exporter import state
 from toolkit.exporter.adapter import Adapter
 from toolkit.exporter.finish import finish
-from toolkit.exporter.judge import Answer, Case, CaseParity, answer, judge
+from toolkit.exporter.judge import Answer, Case, Verdict, answer, judge
 from toolkit.exporter.parity import FLOOR_ULP, MULTIPLE
 from toolkit.exporter.purity import require_pure
 from toolkit.exporter.quiet import quiet
@@ -42,6 +42,7 @@ class Export:
     ) -> None:  # fmt: skip
         self._source, self._specs, self._path, self._opset = source, specs, path, opset
         self._debug, self._progress = debug, progress
+        _check_files(source.files, path.parent)
         self._notes = list(source.notes)
         self._to_evaluation_mode(source.module)
         self._adapter = Adapter(source.module, specs, output_names).eval()
@@ -85,7 +86,7 @@ class Export:
             for index, (label, dims) in enumerate(sizes.cases.items())
         ]
         dims = self._quick_sizes()
-        return cases + [Case(label, dims, feeds) for label, feeds in corners(self._specs, dims, seed=99)]
+        return cases + [Case(label, dims, feeds, odd=True) for label, feeds in corners(self._specs, dims, seed=99)]
 
     def report(self, strategies: Sequence[Strategy]) -> ExportReport:
         """Try the strategies in turn and write the first graph that passes."""
@@ -101,14 +102,14 @@ class Export:
                         file = self._write(candidate, strategy, folder)
                     self._progress(f"comparing what {strategy.name} made at {len(self._answers)} sizes and values")
                     with quiet(not self._debug):
-                        cases, engine = self._judge(file, candidate)
+                        verdict = self._judge(file, candidate)
                 except StrategyFailed as exc:
                     shutil.rmtree(folder)
                     if not isinstance(exc, NotNeeded):
                         attempts.append(Attempt(strategy.name, str(exc)))
                     continue
                 attempts.append(Attempt(strategy.name, ""))
-                report = self._describe(file, strategy, attempts, cases, engine, candidate)
+                report = self._describe(file, strategy, attempts, verdict, candidate)
                 self._publish(folder, scratch)
                 return report
             raise ParityError(
@@ -159,7 +160,7 @@ class Export:
         }
         return {key: text for key, text in found.items() if text}
 
-    def _judge(self, file: Path, candidate: Candidate) -> tuple[tuple[CaseParity, ...], str]:
+    def _judge(self, file: Path, candidate: Candidate) -> Verdict:
         further = [
             Case(label, dims, usual(self._specs, dims, seed=50 + index))
             for index, (label, dims) in enumerate(candidate.sizes.items())
@@ -168,8 +169,7 @@ class Export:
         return judge(file, answers, self._reference)
 
     def _describe(
-        self, file: Path, strategy: Strategy, attempts: list[Attempt], cases: tuple[CaseParity, ...], engine: str,
-        candidate: Candidate,
+        self, file: Path, strategy: Strategy, attempts: list[Attempt], verdict: Verdict, candidate: Candidate
     ) -> ExportReport:  # fmt: skip
         known = facts(file)
         reference = self._reference.precision + (f" ({self._reference.note})" if self._reference.note else "")
@@ -179,7 +179,7 @@ class Export:
             strategy=strategy.name,
             attempts=tuple(attempts),
             inputs=self._specs,
-            outputs=self._outputs,
+            outputs=known.outputs,
             dynamic_dims=known.dynamic_dims,
             opset=known.opset,
             parameters=known.parameters,
@@ -187,10 +187,10 @@ class Export:
             precision=known.precision,
             reference=reference,
             tolerance=f"{MULTIPLE:g} × torch's own error, at least {FLOOR_ULP:g} ulp of the output's magnitude",
-            engine=engine,
-            cases=cases,
+            engine=verdict.engine,
+            cases=verdict.cases,
             files=tuple(str(self._path.parent / name) for name in self._source.files),
-            notes=(*self._notes, *candidate.notes),
+            notes=(*self._notes, *candidate.notes, *verdict.notes),
             sha256=sha256(file),
         )
 
@@ -200,9 +200,18 @@ class Export:
             entry.rename(scratch / entry.name)
         folder.rmdir()
         for name, content in self._source.files.items():
-            place = self._path.parent / name
-            if place.is_file() and place.read_bytes() != content.read_bytes():
-                raise FileProblem(
-                    "another file of this name is beside the output", where=place, next_step="export to an empty folder"
-                )
             shutil.copyfile(content, scratch / name)
+
+
+def _check_files(files: Mapping[str, Path], folder: Path) -> None:
+    """Files that belong to the model may not take the place of others.
+
+    Raises:
+        FileProblem: a file of that name with another content is there.
+    """
+    for name, content in files.items():
+        place = folder / name
+        if place.is_file() and place.read_bytes() != content.read_bytes():
+            raise FileProblem(
+                "another file of this name is beside the output", where=place, next_step="export to an empty folder"
+            )

@@ -103,7 +103,7 @@ def _traced_candidates(kinds: Mapping[str, str], given: Mapping[str, int]) -> It
     for attempt in range(rounds):
         for spread in (1, 0):  # sizes that differ first, equal ones where the module wants that
             place: dict[str, int] = {"length": 0, "pixels": 0}
-            sizes = dict(given)
+            sizes = {name: size for name, size in given.items() if name in kinds}
             for name, kind in free.items():
                 if kind == "batch":
                     sizes[name] = _BATCH["traced"]

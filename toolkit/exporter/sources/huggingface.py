@@ -38,10 +38,12 @@ _HEADS = {
     "ForSemanticSegmentation": "semantic-segmentation", "ForDepthEstimation": "depth-estimation",
     "ForAudioClassification": "audio-classification", "ForCTC": "automatic-speech-recognition",
 }  # fmt: skip
+# A quarter of a second at 16 kHz: less leaves no frame after the convolutions that speech models begin with.
+_SAMPLES = 4000
 _FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
-    "preprocessor_config.json", "processor_config.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 
 
@@ -68,6 +70,7 @@ def open_folder(text: str, request: Any) -> Source:
         name=folder.resolve().name,
         module=module,
         inputs=infer_inputs(module, folder),
+        dims={"samples": _SAMPLES},
         files=files,
         preprocessing=preprocessing,
         labels=_labels(described),
@@ -123,7 +126,9 @@ def _load(transformers: Any, cls: Any, folder: Path) -> tuple[nn.Module, tuple[s
             "the folder has no weights for a part of the model", where=folder, got=", ".join(missing[:3]),
             next_step="--task picks the head that the weights are for",
         )  # fmt: skip
-    module.config.use_cache = False
+    for part in module.modules():  # encoders and decoders have configurations of their own
+        if hasattr(part, "config"):
+            part.config.use_cache = False
     unused = sorted(found.get("unexpected_keys", ()))
     notes = (f"weights that this model does not use: {', '.join(unused[:3])}",) if unused else ()
     return cast("nn.Module", module.eval()), notes

@@ -19,6 +19,8 @@ def infer_inputs(module: nn.Module, folder: Path) -> tuple[TensorSpec, ...] | No
     main = str(getattr(module, "main_input_name", ""))
     if main == "pixel_values":
         return (_pixels(config, folder),)
+    if main == "input_values" and hasattr(config, "num_mel_bins"):  # a spectrogram, not a waveform
+        return (TensorSpec("input_values", "float32", ("batch", int(config.max_length), int(config.num_mel_bins))),)
     if main == "input_values":
         return (TensorSpec("input_values", "float32", ("batch", "samples")),)
     if main == "input_features" and not getattr(config, "is_encoder_decoder", False):
