@@ -143,6 +143,21 @@ def test_example_tensors_are_inputs(exported: Exported) -> None:
     assert [str(spec) for spec in report.inputs] == ["x:float32[batch,8]"]
 
 
+def test_scalars_and_integers_without_a_range(exported: Exported) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, by: Tensor, shift: Tensor) -> Tensor:
+            return x * by + shift
+
+    _, report = exported(Scaled(), ["x:float32[batch,2]", "by:float32[]", "shift:int64[batch,1]"])
+    assert [spec.shape for spec in report.inputs] == [("batch", 2), (), ("batch", 1)]
+    assert any("'shift' was only tried with 0 and 1" in note for note in report.notes)
+
+
+def test_modules_elsewhere_are_sent_back(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"exports are made on the CPU; got meta; module\.cpu\(\)"):
+        toolkit.export(nn.Linear(8, 4, device="meta"), [X], tmp_path / "out.onnx")
+
+
 def test_training_mode_is_left_and_said(exported: Exported) -> None:
     module = nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5)).train()
     _, report = exported(module, ["input:float32[batch,8]"])

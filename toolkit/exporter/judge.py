@@ -109,7 +109,7 @@ class _Judging:
         try:
             got = self._session(_fed(self._session.inputs, item.case.feeds))
         except ToolkitError as exc:
-            raise StrategyFailed(f"the graph does not run {place}: {exc.got or exc.what}") from exc
+            raise StrategyFailed(f"the graph does not run {place}: {_said(exc)}") from exc
         outputs = tuple(self._output(name, item, got[name]) for name in item.exact)
         for found in outputs:
             if found.failure:
@@ -179,7 +179,7 @@ def opened(path: Path) -> Iterator[tuple[Session, str]]:
     except (NotApplicable, EngineError) as exc:
         model = load_model(path)
         if not has_halves(model):
-            raise StrategyFailed(f"{name} does not open the graph: {exc.got or exc.what}") from exc
+            raise StrategyFailed(f"{name} does not open the graph: {_said(exc)}") from exc
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "wide.onnx"
             save_model(single_precision(model), copy)
@@ -187,6 +187,10 @@ def opened(path: Path) -> Iterator[tuple[Session, str]]:
                 yield wide, f"{name}, on a float32 copy of the graph, since it has no half precision kernels for it"
         return
     except ToolkitError as exc:
-        raise StrategyFailed(f"{name} does not open the graph: {exc.got or exc.what}") from exc
+        raise StrategyFailed(f"{name} does not open the graph: {_said(exc)}") from exc
     with session:
         yield session, name
+
+
+def _said(exc: ToolkitError) -> str:
+    return exc.what if exc.got is None else f"{exc.what}: {exc.got}"

@@ -27,7 +27,7 @@ from toolkit.files import atomic_folder, sha256
 from toolkit.graph.facts import facts
 from toolkit.graph.files import save_model
 from toolkit.providers.torch_ import to_tensor
-from toolkit.tensors import TensorSpec
+from toolkit.tensors import INTEGERS, TensorSpec
 
 # Weights beyond which a model is run at the smallest sizes where others are at the traced ones.
 _LARGE_BYTES = 50_000_000
@@ -45,6 +45,11 @@ class Export:
         _check_files(source.files, path.parent)
         self._notes = list(source.notes)
         self._to_evaluation_mode(source.module)
+        self._notes += [
+            f"input '{spec.name}' was only tried with 0 and 1; give its range as {spec}=0..HIGHEST"
+            for spec in specs
+            if spec.dtype in INTEGERS and spec.values is None and "mask" not in spec.name
+        ]
         self._adapter = Adapter(source.module, specs, output_names).eval()
         progress("running the module in float64 and in its own precision")
         with quiet(not debug):

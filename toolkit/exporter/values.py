@@ -26,7 +26,7 @@ def corners(specs: Sequence[TensorSpec], dims: Mapping[str, int], seed: int) -> 
     if free:
         for scale in _SCALES:
             yield f"×{scale:g}", {**feeds, **{name: _times(feeds[name], scale) for name in free}}
-        yield "negative", {**feeds, **{name: -np.abs(feeds[name]) for name in free}}
+        yield "negative", {**feeds, **{name: np.asarray(-np.abs(feeds[name])) for name in free}}
         yield "zeros", {**feeds, **{name: np.zeros_like(feeds[name]) for name in free}}
         yield "ones", {**feeds, **{name: np.ones_like(feeds[name]) for name in free}}
     bounded = [spec for spec in specs if spec.values is not None or spec.dtype not in FLOATS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +70,7 @@ def open_source(
         notes += load_weights(source.module, weights, weights_key)
     elif weights_key is not None:
         raise UsageError("there is nothing to look it up in", where="--weights-key", next_step="give --weights too")
-    from dataclasses import replace
-
-    return replace(source, notes=notes, task=task or source.task)
+    return dataclasses.replace(source, notes=notes, task=task or source.task)
 
 
 def open_module(text: str, **options: Any) -> tuple[Adapter, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -89,8 +88,9 @@ def open_module(text: str, **options: Any) -> tuple[Adapter, tuple[TensorSpec, .
     if source.onnx is not None or source.inputs is None:
         raise UsageError("this source does not say what it takes", where=text, next_step="add INPUTS to its file")
     adapter = Adapter(source.module.eval(), source.inputs, source.outputs)
-    feeds = example_inputs(source.inputs, source.dims)
+    named = {dim for spec in source.inputs for dim in spec.dynamic_dims}
+    feeds = example_inputs(source.inputs, {dim: size for dim, size in source.dims.items() if dim in named})
     with torch.no_grad():
-        named = adapter.named(*[to_tensor(feeds[spec.name]) for spec in source.inputs])
-    outputs = tuple(TensorSpec(name, dtype_name(tensor.dtype), None) for name, tensor in named)
+        answers = adapter.named(*[to_tensor(feeds[spec.name]) for spec in source.inputs])
+    outputs = tuple(TensorSpec(name, dtype_name(tensor.dtype), None) for name, tensor in answers)
     return adapter, source.inputs, outputs
