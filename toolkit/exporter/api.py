@@ -92,7 +92,7 @@ def _open(source: str | os.PathLike[str] | nn.Module, **options: Any) -> Source:
     if isinstance(source, nn.Module):
         if options["weights"] is not None:
             raise UsageError("a module has its weights already", where="weights", next_step="load them first")
-        elsewhere = next((str(item.device) for item in source.parameters() if item.device.type != "cpu"), None)
+        elsewhere = next((str(item.device) for item in source.parameters() if not item.is_cpu), None)
         if elsewhere is not None:
             raise UsageError("exports are made on the CPU", where="module", got=elsewhere, next_step="module.cpu()")
         return Source(name=type(source).__name__, module=source, task=options["task"] or "")
