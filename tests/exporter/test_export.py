@@ -153,6 +153,14 @@ def test_scalars_and_integers_without_a_range(exported: Exported) -> None:
     assert any("'shift' was only tried with 0 and 1" in note for note in report.notes)
 
 
+def test_lazy_layers_have_to_run_once(tmp_path: Path, exported: Exported) -> None:
+    module = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(UsageError, match=r"a lazy layer has no weights yet; got 0\.weight; call the module once first"):
+        toolkit.export(module, ["input:float32[batch,8]"], tmp_path / "out.onnx")
+    module(torch.zeros(1, 8))
+    assert exported(module, ["input:float32[batch,8]"])[1].dynamic_dims == ("batch",)
+
+
 def test_modules_elsewhere_are_sent_back(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"exports are made on the CPU; got meta; module\.cpu\(\)"):
         toolkit.export(nn.Linear(8, 4, device="meta"), [X], tmp_path / "out.onnx")

@@ -107,6 +107,17 @@ class StateInAnAttribute(Base):
         return self.linear(x)
 
 
+class CacheBySize(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] not in self.cache:
+            self.cache[x.shape[0]] = torch.arange(x.shape[0])[:, None] * 1.0
+        return self.linear(x) + self.cache[x.shape[0]]
+
+
 class RareSelectionHiddenFromExporters(Base):
     def forward(self, x: Tensor) -> Tensor:
         if type(x) is Tensor and x[x > 1e6].numel() > 0:
@@ -125,6 +136,7 @@ MODULES = (
     BranchOnValue, RareBranchOnValue, RareBranchOnItem, RareBranchHiddenFromExporters, RareBranchOnLength,
     BranchOnOneSample, RareBranchOnOneLength, FrozenLength, FrozenLoop, FrozenLengthWithWarningsOff, Dropout,
     RandomNoise, StateInABuffer, StateInAnAttribute, RareSelectionHiddenFromExporters, RareLengthHiddenFromExporters,
+    CacheBySize,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from toolkit.errors import FileProblem, ParityError
+from toolkit.errors import FileProblem, ParityError, UsageError
 from toolkit.exporter import state
 from toolkit.exporter.adapter import Adapter
 from toolkit.exporter.finish import finish
@@ -44,6 +44,7 @@ class Export:
         self._debug, self._progress = debug, progress
         _check_files(source.files, path.parent)
         self._notes = list(source.notes)
+        _check_weights(source)
         self._to_evaluation_mode(source.module)
         self._notes += [
             f"input '{spec.name}' was only tried with 0 and 1; give its range as {spec}=0..HIGHEST"
@@ -129,7 +130,7 @@ class Export:
 
         Raises:
             StrategyFailed: the strategy did not succeed.
-            ParityError: it changed the module, so that nothing can be judged any more.
+            ParityError: the module has changed, so that nothing can be judged any more.
         """
         try:
             return strategy.build(self._job)
@@ -138,10 +139,10 @@ class Export:
             moved = state.changed(self._fingerprint, state.fingerprint(self._adapter.module))
             if moved:
                 raise ParityError(
-                    f"{strategy.name} changed the module",
+                    "the module keeps something when it runs at another size or is captured",
                     where=self._source.name,
                     got=f"another value in {', '.join(moved[:3])}",
-                    next_step="please report it",
+                    next_step="compute it in forward, or once in __init__",
                 )
 
     def _write(self, candidate: Candidate, strategy: Strategy, folder: Path) -> Path:
@@ -219,4 +220,18 @@ def _check_files(files: Mapping[str, Path], folder: Path) -> None:
         if place.is_file() and place.read_bytes() != content.read_bytes():
             raise FileProblem(
                 "another file of this name is beside the output", where=place, next_step="export to an empty folder"
+            )
+
+
+def _check_weights(source: Source) -> None:
+    """Lazy layers have no weights before they have run once.
+
+    Raises:
+        UsageError: there is one.
+    """
+    lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
+    for name, tensor in (*source.module.named_parameters(), *source.module.named_buffers()):
+        if isinstance(tensor, lazy):
+            raise UsageError(
+                "a lazy layer has no weights yet", where=source.name, got=name, next_step="call the module once first"
             )
