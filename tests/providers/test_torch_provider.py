@@ -43,7 +43,7 @@ def test_float64_is_a_dtype_of_the_target() -> None:
         open_module_session(module(), INPUTS, OUTPUTS) as plain,
         open_module_session(module(), INPUTS, OUTPUTS, target(dtype="float64")) as wide,
     ):
-        assert wide(FEEDS)["y"].dtype == np.float64
+        assert wide(FEEDS)["y"].dtype == np.float64 and wide.outputs[0].dtype == "float64"
         assert wide.execution.executed_precision == {"float64": 2}
         np.testing.assert_allclose(plain(FEEDS)["y"], wide(FEEDS)["y"], rtol=1e-5)
 

@@ -27,7 +27,7 @@ from toolkit.providers.base import (
     first_line,
 )
 from toolkit.targets import Target
-from toolkit.tensors import Array, Dim, Feeds, TensorSpec, numpy_dtype
+from toolkit.tensors import FLOATS, Array, Dim, Feeds, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +99,8 @@ class TorchEngine:
             raise InvalidTarget(
                 "unknown dtype", where="dtype", got=self._cast, expected=f"one of: {', '.join(_COMPUTE_DTYPES)}"
             )
+        if self._cast is not None:
+            self.outputs = tuple(_cast_spec(spec, str(self._cast)) for spec in self.outputs)
         self._threads = target.threads or machine.usable_cores()
         self._module = module.to(self._device)
         if self._cast is not None:
@@ -148,6 +150,10 @@ class TorchEngine:
 
     def close(self) -> None:
         del self._module, self._call
+
+
+def _cast_spec(spec: TensorSpec, dtype: str) -> TensorSpec:
+    return TensorSpec(spec.name, dtype, spec.shape) if spec.dtype in FLOATS else spec
 
 
 def _dynamic(specs: Sequence[TensorSpec]) -> bool | None:
