@@ -59,7 +59,7 @@ def test_what_cannot_be_used_is_said(cnn: Path) -> None:
 
 def test_nodes_may_be_kept_out_by_name(cnn: Path) -> None:
     name = plan(cnn).nodes[0].node.name
-    found = plan(cnn, keep_float=[name])
+    found = plan(cnn, keep_float={name: "kept in float on request"})
     assert [item.reason for item in found.left if item.node == name] == ["kept in float on request"]
 
 

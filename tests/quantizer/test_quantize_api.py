@@ -291,7 +291,7 @@ def npz(path: Path, items: list[tuple[dict[str, Array], Array]]) -> Path:
 
 
 def test_accuracy_before_and_after_is_reported(classifier: Path, tmp_path: Path) -> None:
-    data = npz(tmp_path / "data.npz", labelled(classifier))
+    data = npz(tmp_path / "data.npz", labelled(classifier, 128))
     report = quantize(classifier, tmp_path / "o.onnx", method="static", calibration=vectors(), data=data, max_drop=10)
     assert report.accuracy is not None
     assert (report.accuracy.metric, report.accuracy.before, report.accuracy.samples) == ("accuracy", 1.0, 64)
@@ -309,9 +309,8 @@ def test_data_alone_is_split_and_calibrates_on_one_half(classifier: Path, tmp_pa
 def test_more_lost_than_allowed_is_no_file(write: Callable[..., Path], tmp_path: Path) -> None:
     # Calibrated on small inputs, so that the large ones in the data are cut.
     source = write(HEAD + "g (float[N,16] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (16, 4)})
-    items = labelled(source)
-    data = npz(tmp_path / "data.npz", items)
-    small = [{"x": vectors()[0]["x"] * np.float32(0.6)}]
+    data = npz(tmp_path / "data.npz", labelled(source, 512))
+    small = [{"x": vectors()[0]["x"] * np.float32(0.3)}]
     with pytest.raises(AccuracyError, match=r"static int8, unsigned loses too much.*points lost \(|.*allowed"):
         quantize(source, tmp_path / "o.onnx", method="static", calibration=small, data=data, max_drop=0.1)
     assert not (tmp_path / "o.onnx").exists()

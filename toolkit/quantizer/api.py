@@ -22,6 +22,7 @@ from toolkit.quantizer.methods import Choices, Recipe, recipes
 from toolkit.quantizer.plan import LeftInFloat
 from toolkit.quantizer.report import Accuracy, QuantizeReport, Trial
 from toolkit.quantizer.samples import Samples
+from toolkit.quantizer.sensitivity import within_budget
 from toolkit.quantizer.trying import NO_NODE, Bench, Candidate
 from toolkit.targets import Target
 from toolkit.tensors import nearest
@@ -81,7 +82,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="toolkit-quantize-") as folder:
         job = Job(
             source, chosen, rules, calibration=calibration, data=data, state=state or {}, samples=samples,
-            memory_limit_bytes=memory_limit_bytes, chooses=method == "auto" or _same(calibration, data),
+            memory_limit_bytes=memory_limit_bytes, chooses=method in ("auto", "static") or _same(calibration, data),
             folder=Path(folder), say=progress or _silent,
         )  # fmt: skip
         with closing(job):
@@ -139,12 +140,15 @@ class _Kept(NamedTuple):
 
 def _single(job: Job, bench: Bench, recipe: Recipe) -> _Kept:
     """The one candidate of a method that was asked for, or an error."""
-    candidate = bench.make(recipe)
+    judge = bench.judged_for_choice if job.has_labels and recipe.without is not None else bench.as_made
+    candidate = judge(bench.make(recipe))
     reason = candidate.trial.refusal
     if reason == NO_NODE:
         left = sorted({item.reason for item in candidate.left})
         raise UsageError(NO_NODE, where=job.source, got="; ".join(left[:3]) or None, next_step="use another --method")
     if reason:
+        candidate = within_budget(job, bench, candidate, judge) or candidate
+    if candidate.trial.accuracy is None and (reason := candidate.trial.refusal):
         raise ParityError(f"{recipe.name} is not usable", where=job.source, got=reason)
     accuracy = _reported(job, bench, candidate)
     if accuracy is not None and (reason := bench.over_budget(accuracy)):

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from toolkit.errors import EngineError, InvalidModel, NotApplicable
 from toolkit.providers import registry
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.methods import Recipe
 from toolkit.quantizer.race import race
 from toolkit.quantizer.report import Trial
+from toolkit.quantizer.sensitivity import within_budget
 from toolkit.quantizer.trying import Bench, Candidate
 from toolkit.tensors import Feeds, example_inputs
 
@@ -34,11 +34,12 @@ def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
     candidates: list[Candidate] = []
     refused: list[Trial] = []
     for recipe in recipes:
-        made = _attempt(job, bench, recipe)
+        made = bench.attempt(recipe, bench.judged_for_choice)
         if isinstance(made, Candidate):
             candidates.append(made)
         else:
             refused.append(made)
+    candidates += _mended(job, bench, candidates)
     good = _best_of_groups([item for item in candidates if not item.trial.refusal])
     raced = _raced(job, good) if good else []
     out_of_it = (item.trial for item in candidates if item not in good)
@@ -51,21 +52,22 @@ def _best_of_groups(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Of candidates that differ in their ranges alone, and so not in speed, the closest to the float model."""
     best: dict[str, Candidate] = {}
     for item in candidates:
-        key = item.recipe.group or item.recipe.name
+        key = _group(item)
         if key not in best or item.trial.snr_db > best[key].trial.snr_db:
             best[key] = item
     return list(best.values())
 
 
-def _attempt(job: Job, bench: Bench, recipe: Recipe) -> Candidate | Trial:
-    """The candidate, or the trial of one that could not be made."""
-    blank = Trial(name=recipe.name, precision=recipe.precision)
-    if not job.target.allows(recipe.precision):
-        return msgspec.structs.replace(blank, refusal=f"{job.target.name} does not allow {recipe.precision} files")
-    try:
-        return bench.judged_for_choice(bench.make(recipe))
-    except (NotApplicable, InvalidModel, EngineError) as exc:
-        return msgspec.structs.replace(blank, refusal=str(exc))
+def _mended(job: Job, bench: Bench, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """For each group of which nothing keeps the budget, its best one with the most harmful nodes back in float."""
+    good = {_group(item) for item in candidates if not item.trial.refusal}
+    failed = _best_of_groups([item for item in candidates if item.trial.outputs and _group(item) not in good])
+    tried = (within_budget(job, bench, item, bench.judged_for_choice) for item in failed)
+    return [item for item in tried if item is not None]
+
+
+def _group(candidate: Candidate) -> str:
+    return candidate.recipe.group or candidate.recipe.name
 
 
 def _ratio(candidate: Candidate) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import final
 
 import numpy as np
@@ -32,10 +33,13 @@ class Reference:
         session: the float model, which stays open.
         inputs: its inputs as the file says, with names of dims.
         data: samples; None for random inputs alone.
+        shapes: how many sets of sizes to try at most; None for all that say something.
     """
 
-    def __init__(self, session: Session, inputs: Sequence[TensorSpec], data: Dataset | None) -> None:
-        self.session, self.inputs = session, inputs
+    def __init__(
+        self, session: Session, inputs: Sequence[TensorSpec], data: Dataset | None, shapes: int | None = None
+    ) -> None:
+        self.session, self.inputs, self._shapes = session, inputs, shapes
         self.data = None if data is None else data.take(0, CHECK_SAMPLES)
 
     @cached_property
@@ -49,7 +53,7 @@ class Reference:
         return [outputs for _, outputs in steps(self.session, self.data, self.inputs)]
 
     def _at_shapes(self) -> Iterator[tuple[Feeds, Outputs]]:
-        for index, case in enumerate(shape_cases(self.inputs)):
+        for index, case in enumerate(islice(shape_cases(self.inputs), self._shapes)):
             for sizes in (case.dims, *case.alternatives):
                 feeds = example_inputs(self.inputs, sizes, seed=index)
                 try:

@@ -24,6 +24,7 @@ from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples, wh
 from toolkit.targets import Target
 
 Progress = Callable[[str], None]
+FEW_SAMPLES = 8
 
 
 @final
@@ -59,6 +60,7 @@ class Job:
         self._prepared: dict[int, Prepared] = {}
         self._record: CalibrationRecord | None = None
         self._references: dict[str, Reference] = {}
+        self._few: dict[str, Reference] = {}
         self._scores: dict[tuple[str, bool], Score] = {}
         self.parts = self._parts(data, state, chooses=chooses or calibration is None)
         self._record_path = _record_path(calibration)
@@ -161,14 +163,23 @@ class Job:
             where=self.target.name, next_step="pip install 'onnx-toolkit[openvino]'",
         )  # fmt: skip
 
-    def reference(self, provider: str) -> Reference:
-        """The float model on the engine of a check target, without any rounding of the engine's own."""
+    def reference(self, provider: str, *, few: bool = False) -> Reference:
+        """The float model on the engine of a check target, without any rounding of the engine's own.
+
+        Args:
+            few: only :data:`FEW_SAMPLES`, where many models are compared with it.
+        """
         if provider not in self._references:
             own = provider == self.target.provider
             plain = Target(name="reference", provider=provider, device=self.target.device if own else "")
             session = registry.provider(provider).open(self.runnable, plain)
             self._references[provider] = Reference(session, self.facts.inputs, self.check_data)
-        return self._references[provider]
+        if not few:
+            return self._references[provider]
+        if provider not in self._few:
+            data = None if self.check_data is None else self.check_data.take(0, FEW_SAMPLES)
+            self._few[provider] = Reference(self._references[provider].session, self.facts.inputs, data, shapes=1)
+        return self._few[provider]
 
     def float_score(self, provider: str, data: Dataset, *, unseen: bool) -> Score:
         """The float model's headline metric on the part of the data that choices are made on, or on the other."""

@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
         opset: that the model is brought to.
         observer: "" where none is used.
         group: recipes of one group give models of the same speed; "auto" races the best of each. "" for no group.
+        without: the same with further nodes left in float, by name with the reason; None where the method cannot.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
     observer: str
     lower: Callable[[], Lowered]
     group: str = ""
+    without: Callable[[Mapping[str, str]], Recipe] | None = None
 
 
 class Choices(NamedTuple):
@@ -76,14 +78,18 @@ def _static(job: Job, choices: Choices, every: bool) -> list[Recipe]:
     if every and not job.can_calibrate:
         return []
 
-    def recipe(variant: Variant, observer: Observer) -> Recipe:
-        name = f"static int8, {variant.name}"
+    asked = dict.fromkeys(choices.keep_float, "kept in float on request")
+
+    def recipe(variant: Variant, observer: Observer, further: Mapping[str, str] | None = None) -> Recipe:
+        group = f"static int8, {variant.name}"
+        name = f"{group}, {observer}" if every else group
         return Recipe(
-            f"{name}, {observer}" if every else name, "static", "int8", OPSET, observer,
+            f"{name}, {len(further)} nodes in float" if further else name, "static", "int8", OPSET, observer,
             lambda: lower_static(
-                job.prepared(OPSET).model, variant, job.record(), observer, keep_float=choices.keep_float
+                job.prepared(OPSET).model, variant, job.record(), observer, keep_float={**(further or {}), **asked}
             ),
-            group=name,
+            group=group,
+            without=lambda nodes: recipe(variant, observer, nodes),
         )  # fmt: skip
 
     observers = dict.fromkeys((choices.observer, _FINER) if every else (choices.observer,))

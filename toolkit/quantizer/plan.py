@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
 import msgspec
@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 def make_plan(
     model: ir.Model, variant: Variant, shapes: Shapes, *, unusable: Mapping[str, str] | None = None,
-    keep_float: Collection[str] = (),
+    keep_float: Mapping[str, str] | None = None,
 ) -> Plan:  # fmt: skip
     """Apply ``variant`` to ``model``.
 
@@ -70,12 +70,13 @@ def make_plan(
         model: prepared (:mod:`toolkit.quantizer.preparing`).
         shapes: its inferred types.
         unusable: tensors that cannot be quantized, with the reason.
-        keep_float: names of nodes that shall stay as they are.
+        keep_float: names of nodes that shall stay as they are, with the reason.
 
     Raises:
         UsageError: ``keep_float`` names a node that the model does not have.
     """
     names = {node.name or "" for node in model.graph}
+    keep_float = keep_float or {}
     for name in keep_float:
         if name not in names:
             raise UsageError(
@@ -90,7 +91,7 @@ def make_plan(
 @final
 class _Planner:
     def __init__(
-        self, variant: Variant, shapes: Shapes, unusable: Mapping[str, str], keep_float: Collection[str]
+        self, variant: Variant, shapes: Shapes, unusable: Mapping[str, str], keep_float: Mapping[str, str]
     ) -> None:
         self._variant, self._shapes, self._unusable, self._keep_float = variant, shapes, unusable, keep_float
         self._nodes: list[PlacedNode] = []
@@ -130,7 +131,7 @@ class _Planner:
     def _refusal(self, node: ir.Node, rule: Rule) -> str | None:
         """Why ``rule`` does not fit ``node``; None when it does."""
         if node.name in self._keep_float:
-            return "kept in float on request"
+            return self._keep_float[node.name]
         return (
             self._activation_refusal(node, rule)
             or (_weight_refusal(node, rule.weight) if rule.weight is not None else None)

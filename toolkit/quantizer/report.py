@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import msgspec
 
 from toolkit.profiler.pairing import PairedRatio
@@ -29,6 +32,11 @@ class Accuracy(msgspec.Struct, frozen=True):
     unseen: bool
 
 
+def worst_snr_db(outputs: Iterable[OutputMetrics]) -> float:
+    """The lowest SNR among the floating outputs, in decibels."""
+    return min((item.snr_db for item in outputs if item.is_float), default=math.inf)
+
+
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate: how it was made, how good and how fast it is, and why it was not kept.
 
@@ -50,8 +58,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def snr_db(self) -> float:
-        """The lowest among the floating outputs."""
-        return min((item.snr_db for item in self.outputs if item.is_float), default=float("inf"))
+        return worst_snr_db(self.outputs)
 
 
 class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):

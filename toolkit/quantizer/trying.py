@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
 import msgspec
 
 from toolkit.data import Dataset
-from toolkit.errors import ParityError, ToolkitError
+from toolkit.errors import EngineError, InvalidModel, NotApplicable, ParityError, ToolkitError
 from toolkit.graph.facts import facts
 from toolkit.graph.files import save_model
 from toolkit.providers import registry
@@ -19,7 +20,7 @@ from toolkit.quantizer.fidelity import fidelity, refusal
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.methods import Recipe
 from toolkit.quantizer.plan import LeftInFloat
-from toolkit.quantizer.report import Accuracy, Trial
+from toolkit.quantizer.report import Accuracy, Trial, worst_snr_db
 from toolkit.targets import Target
 
 METADATA_KEY = "toolkit.quantization"
@@ -29,7 +30,11 @@ SMALLEST_SNR_DB = 20.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A trial with what is needed to keep it: its file (the model itself is not kept in memory), and where it ran."""
+    """A trial with what is needed to keep it: its file (the model itself is not kept in memory), and where it ran.
+
+    Attributes:
+        nodes: those that were narrowed and could be left in float.
+    """
 
     recipe: Recipe
     trial: Trial
@@ -37,6 +42,7 @@ class Candidate(msgspec.Struct, frozen=True):
     target: Target
     left: tuple[LeftInFloat, ...]
     notes: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
 
 
 @final
@@ -76,7 +82,33 @@ class Bench:
             trial = msgspec.structs.replace(trial, refusal=str(exc))
         else:
             trial = msgspec.structs.replace(trial, outputs=outputs, refusal=refusal(outputs, recipe.precision))
-        return Candidate(recipe, trial, path, target, lowered.left, lowered.notes)
+        return Candidate(recipe, trial, path, target, lowered.left, lowered.notes, lowered.nodes)
+
+    def attempt(self, recipe: Recipe, judge: Callable[[Candidate], Candidate]) -> Candidate | Trial:
+        """The candidate, judged, or the trial of one that could not be made."""
+        blank = Trial(name=recipe.name, precision=recipe.precision)
+        if not self._job.target.allows(recipe.precision):
+            reason = f"{self._job.target.name} does not allow {recipe.precision} files"
+            return msgspec.structs.replace(blank, refusal=reason)
+        try:
+            return judge(self.make(recipe))
+        except (NotApplicable, InvalidModel, EngineError) as exc:
+            return msgspec.structs.replace(blank, refusal=str(exc))
+
+    def distance(self, recipe: Recipe) -> float | None:
+        """SNR in decibels at the worst floating output, over few samples; None where ``recipe`` narrows nothing.
+
+        Raises:
+            ToolkitError: the candidate cannot be made or run.
+        """
+        target = self._job.check_target(recipe.precision)
+        lowered = recipe.lower()
+        if not lowered.quantized:
+            return None
+        path = self._job.folder / "part.onnx"
+        save_model(lowered.model, path)
+        with self.open(path, target) as session:
+            return worst_snr_db(fidelity(self._job.reference(target.provider, few=True), session))
 
     def open(self, path: Path, target: Target) -> Session:
         """A candidate's file, open.
@@ -88,6 +120,10 @@ class Bench:
             return registry.provider(target.provider).open(path, target)
         except ToolkitError as exc:
             raise ParityError("the engine does not open the lowered model", where=target.name, got=exc) from exc
+
+    def as_made(self, candidate: Candidate) -> Candidate:
+        """No more is asked than that the candidate is no garbage."""
+        return candidate
 
     def judged_for_choice(self, candidate: Candidate) -> Candidate:
         """The same candidate, asked for more: accuracy within the budget, or a good SNR where there are no labels."""

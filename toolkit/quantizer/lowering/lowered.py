@@ -15,6 +15,7 @@ class Lowered(msgspec.Struct, frozen=True):
         method: what was done, in a word or two: "static int8", "float16".
         precision: of the file, as targets allow it: "int8", "int4", "float16", "bfloat16".
         quantized: nodes that were narrowed, by operator.
+        nodes: their names in the order of the graph, where the method can leave each of them in float.
     """
 
     model: ir.Model
@@ -23,3 +24,4 @@ class Lowered(msgspec.Struct, frozen=True):
     quantized: dict[str, int]
     left: tuple[LeftInFloat, ...] = ()
     notes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()

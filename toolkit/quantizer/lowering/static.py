@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -30,13 +30,13 @@ def lower_static(
     record: CalibrationRecord,
     observer: Observer,
     *,
-    keep_float: Collection[str] = (),
+    keep_float: Mapping[str, str] | None = None,
 ) -> Lowered:
     """A quantized copy of ``model`` (prepared, :mod:`toolkit.quantizer.preparing`).
 
     Args:
         observer: how ranges are chosen from what the record saw.
-        keep_float: names of nodes that shall stay as they are.
+        keep_float: names of nodes that shall stay as they are, with the reason.
     """
     copy = model.clone()
     shapes = infer(copy)
@@ -52,8 +52,9 @@ def lower_static(
     write_qdq(copy, plan, ranges)
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
     return Lowered(
-        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant))
-    )
+        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
+        nodes=tuple(placed.node.name or "" for placed in plan.nodes),
+    )  # fmt: skip
 
 
 def _without_rule(model: ir.Model, variant: Variant) -> list[LeftInFloat]:
