@@ -140,7 +140,7 @@ def nan(images: Items) -> Items:
     [
         (lambda images: [], InvalidData, "no samples"),
         (nan, InvalidData, "NaN in the calibration data"),
-        (lambda images: lambda: raising(images), InvalidData, "failed after 0 were run; got OSError: disk gone"),
+        (lambda images: lambda: raising(images), InvalidData, "failed after 1 batches; got OSError: disk gone"),
         (lambda images: [{"y": images[0]["x"]}], InvalidData, "no array 'x'"),
         (lambda images: "missing.npz", ToolkitError, "no such"),
         (lambda images: "missing.json", ToolkitError, "no such calibration record"),

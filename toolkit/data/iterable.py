@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from toolkit.data.source import ANONYMOUS, LABELS, Block, Column, common_length, numeric
-from toolkit.errors import InvalidData
+from toolkit.errors import InvalidData, ToolkitError, one_line
 from toolkit.tensors import Array
 
 Items = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -30,7 +30,7 @@ class IterableSource:
         self.constants: dict[str, Array] = {}
         self.state: dict[str, str] = {}
         self.class_names: tuple[str, ...] = ()
-        first = next(self._start(), None)
+        first = next(_guarded(self._start(), name), None)
         if first is None:
             raise InvalidData("holds no samples", where=name)
         self.columns = tuple(_block(first, name))
@@ -62,7 +62,7 @@ class IterableSource:
         return pending
 
     def blocks(self, size: int, columns: Collection[str]) -> Iterator[Block]:
-        for item in self._restart():
+        for item in _guarded(self._restart(), self.name):
             block = _block(item, self.name)
             missing = [name for name in self.columns if name not in block]
             if missing:
@@ -73,6 +73,20 @@ class IterableSource:
 
     def sha256(self) -> None:
         return None
+
+
+def _guarded(items: Iterator[Any], name: str) -> Iterator[Any]:
+    """The same items; what the stream itself raises becomes one clear line that says how far it got."""
+    done = 0
+    try:
+        for item in items:
+            yield item
+            done += 1
+    except ToolkitError:
+        raise
+    except Exception as exc:
+        got = one_line(f"{type(exc).__name__}: {exc}", 200)
+        raise InvalidData(f"the stream of samples failed after {done} batches", where=name, got=got) from exc
 
 
 def _block(item: Any, where: str) -> Block:
