@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from typing import Any
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from toolkit.errors import MissingDependency
+from toolkit.errors import MissingDependency, NotApplicable, ToolkitError, one_line
+from toolkit.graph.edit import Editor
 from toolkit.graph.walk import every_node
 from toolkit.providers.placement import Dynamic, WeightOnly
+from toolkit.quantizer.lowering.derived_names import step_aside, step_back
+from toolkit.quantizer.lowering.fitness import unfit
 from toolkit.quantizer.lowering.gemm import split_gemms
 from toolkit.quantizer.lowering.lowered import Lowered
-from toolkit.quantizer.plan import LeftInFloat
+from toolkit.quantizer.lowering.tables import narrow_tables
+from toolkit.quantizer.plan import LeftInFloat, constant
 
 DYNAMIC_OPSET = 11
 """DynamicQuantizeLinear and MatMulInteger appeared by then."""
@@ -28,41 +32,68 @@ _DYNAMIC_FORMS = {"MatMulInteger": "MatMul", "DynamicQuantizeLSTM": "LSTM", "Con
 
 
 def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
-    """A copy of ``model`` whose weights are int8 and whose activations are quantized as it runs."""
+    """A copy of ``model`` whose weights are int8 and whose activations are quantized as it runs.
+
+    Raises:
+        NotApplicable: ONNX Runtime's quantizer fails on it.
+    """
     copy = model.clone()
     split_gemms(copy)
+    refused = _refused(copy, rules.operators)
+    kept = step_aside(copy)
     quantization = _import_quantization()
-    with tempfile.TemporaryDirectory(prefix="toolkit-dynamic-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="toolkit-dynamic-") as folder, _quantizing():
         before, after = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
         ir.save(copy, before, external_data="float.onnx.data")
         quantization.quantize_dynamic(
             before, after, op_types_to_quantize=list(rules.operators), per_channel=True,
             weight_type=quantization.QuantType.QInt8, use_external_data_format=_is_large(copy),
+            nodes_to_exclude=list(refused),
         )  # fmt: skip
         lowered = _read(after)
+    step_back(lowered, kept)
     counts = Counter(_DYNAMIC_FORMS[node.op_type] for node in every_node(lowered) if node.op_type in _DYNAMIC_FORMS)
-    left = _left(lowered, rules.operators, "its weight is no constant")
+    left = _left(lowered, rules.operators, "its weight is no constant", refused)
     return Lowered(lowered, "dynamic int8", "int8", dict(counts), left, (_SHARED_SCALE,) if counts else ())
 
 
 def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
-    """A copy of ``model`` whose MatMuls read weights of ``bits`` bits in blocks, through ONNX Runtime's MatMulNBits."""
+    """A copy of ``model`` whose MatMuls read weights of ``bits`` bits in blocks, through ONNX Runtime's MatMulNBits.
+
+    Tables that Gathers read become int8, in standard operators (:mod:`toolkit.quantizer.lowering.tables`).
+
+    Raises:
+        NotApplicable: ONNX Runtime's quantizer fails on it.
+    """
     copy = model.clone()
     split_gemms(copy)
-    with _quiet():
+    narrowed = narrow_tables(Editor(copy))
+    common.RemoveUnusedNodesPass()(copy)
+    refused = _refused(copy, ("MatMul",))
+    with _quantizing():
         quantizer = _import_nbits()(
-            ir.to_proto(copy), bits=bits, block_size=rules.block_size, is_symmetric=True, accuracy_level=4
-        )
+            ir.to_proto(copy), bits=bits, block_size=rules.block_size, is_symmetric=True, accuracy_level=4,
+            nodes_to_exclude=list(refused),
+        )  # fmt: skip
         quantizer.process()
     lowered = ir.from_proto(quantizer.model.model)
-    count = sum(node.op_type == "MatMulNBits" for node in every_node(lowered))
-    left = _left(lowered, ("MatMul",), "its weight is no constant matrix")
-    return Lowered(lowered, f"weight-only int{bits}", f"int{bits}", {"MatMul": count} if count else {}, left)
+    products = sum(node.op_type == "MatMulNBits" for node in every_node(lowered))
+    quantized = {name: count for name, count in (("MatMul", products), ("Gather", narrowed.readers)) if count}
+    left = (*narrowed.left, *_left(lowered, ("MatMul",), "its weight is no constant matrix", refused))
+    return Lowered(lowered, f"weight-only int{bits}", f"int{bits}", quantized, left)
 
 
-def _left(model: ir.Model, operators: tuple[str, ...], reason: str) -> tuple[LeftInFloat, ...]:
+def _refused(model: ir.Model, operators: tuple[str, ...]) -> dict[str, str]:
+    """Nodes with a weight that no integer can stand for, and why: the quantizers do not look."""
+    found = ((node, unfit(constant(value))) for node in every_node(model) for value in node.inputs)
+    return {node.name or "": reason for node, reason in found if reason and node.op_type in operators}
+
+
+def _left(
+    model: ir.Model, operators: tuple[str, ...], reason: str, refused: Mapping[str, str]
+) -> tuple[LeftInFloat, ...]:
     nodes = (node for node in every_node(model) if node.op_type in operators and not node.domain)
-    return tuple(LeftInFloat(node.name or "", node.op_type, reason) for node in nodes)
+    return tuple(LeftInFloat(node.name or "", node.op_type, refused.get(node.name or "", reason)) for node in nodes)
 
 
 def _is_large(model: ir.Model) -> bool:
@@ -100,11 +131,16 @@ def _import_nbits() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what these quantizers log to the root logger off the terminal."""
+def _quantizing() -> Iterator[None]:
+    """Keep what these quantizers log to the root logger off the terminal, and say their failures in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
+    except ToolkitError:
+        raise
+    except Exception as exc:
+        got = one_line(f"{type(exc).__name__}: {exc}", 200)
+        raise NotApplicable("ONNX Runtime's quantizer fails on this model", got=got) from exc
     finally:
         logging.disable(before)

@@ -1,7 +1,8 @@
-"""Weight-only int8 and int4 in standard operators: a DequantizeLinear in front of each MatMul.
+"""Weight-only int8 and int4 in standard operators: a DequantizeLinear in front of each MatMul, and tables in int8.
 
 int8 has one step per column, which engines fold into the product; int4 has one per block of rows, since 15 levels for a
-whole column lose too much.
+whole column lose too much. A head that is tied to a table reads the table's own integers, since a column of the one is
+a row of the other.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import onnx_ir.passes.common as common
 
 from toolkit.graph.edit import Editor
 from toolkit.providers.placement import WeightOnly
+from toolkit.quantizer.lowering.fitness import unfit
 from toolkit.quantizer.lowering.gemm import split_gemms
 from toolkit.quantizer.lowering.lowered import Lowered
+from toolkit.quantizer.lowering.tables import Table, narrow_tables, tied_to
 from toolkit.quantizer.plan import LeftInFloat, constant
 from toolkit.tensors import Array
 
@@ -24,11 +27,15 @@ _LARGEST = {8: 127, 4: 7}
 
 
 def lower_weights(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
-    """A copy of ``model`` (of at least ``OPSETS[bits]``) whose MatMuls read narrow weights and compute in float."""
+    """A copy of ``model`` (of at least ``OPSETS[bits]``) whose MatMuls read narrow weights and compute in float.
+
+    Tables that Gathers read become int8 for either number of bits: Gather takes no narrower ones.
+    """
     copy = model.clone()
     split_gemms(copy)
-    edit, stored, left = Editor(copy), dict[ir.Value, ir.Value](), list[LeftInFloat]()
-    count = 0
+    edit, stored = Editor(copy), dict[ir.Value, ir.Value]()
+    narrowed = narrow_tables(edit)
+    left, count = list(narrowed.left), 0
     for node in [node for node in copy.graph if node.op_type == "MatMul" and not node.domain]:
         weight = node.inputs[1]
         reason = _refusal(weight)
@@ -36,11 +43,17 @@ def lower_weights(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
             left.append(LeftInFloat(node.name or "", "MatMul", reason or "an operand is missing"))
             continue
         if weight not in stored:
-            stored[weight] = _stored(edit, weight, copy.graph[0], rules.block_size, bits)
+            table = tied_to(weight, narrowed.tables) if bits == 8 else None
+            stored[weight] = (
+                _stored(edit, weight, copy.graph[0], rules.block_size, bits)
+                if table is None
+                else _turned(edit, weight, narrowed.tables[table], copy.graph[0])
+            )
         node.replace_input_with(1, stored[weight])
         count += 1
     common.RemoveUnusedNodesPass()(copy)
-    return Lowered(copy, f"weight-only int{bits}", f"int{bits}", {"MatMul": count} if count else {}, tuple(left))
+    quantized = {name: number for name, number in (("MatMul", count), ("Gather", narrowed.readers)) if number}
+    return Lowered(copy, f"weight-only int{bits}", f"int{bits}", quantized, tuple(left))
 
 
 def _refusal(weight: ir.Value | None) -> str | None:
@@ -49,7 +62,18 @@ def _refusal(weight: ir.Value | None) -> str | None:
         return "its weight is not a constant"
     if tensor.dtype is not ir.DataType.FLOAT or len(tensor.shape) != 2:
         return f"its weight is {str(tensor.dtype).lower()}{list(tensor.shape)}, not a float32 matrix"
-    return None if np.isfinite(tensor.numpy()).all() else "its weight has a NaN or an infinity"
+    return unfit(tensor)
+
+
+def _turned(edit: Editor, weight: ir.Value, table: Table, anchor: ir.Node) -> ir.Value:
+    """The transposed table, ``(columns, rows)``, from the integers that the table's readers read."""
+    tensor = constant(table.steps)
+    assert tensor is not None, "made by narrow_tables"
+    steps = edit.constant(np.ascontiguousarray(tensor.numpy()[:, 0]), f"{weight.name}_scale", anchor)
+    floats = edit.before(
+        anchor, "DequantizeLinear", [table.rows, steps], {"axis": 0}, name=f"{weight.name}_dequantized"
+    )
+    return edit.before(anchor, "Transpose", [floats], {"perm": [1, 0]}, name=f"{weight.name}_turned")
 
 
 def _stored(edit: Editor, weight: ir.Value, anchor: ir.Node, block_size: int, bits: int) -> ir.Value:
