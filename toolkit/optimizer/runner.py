@@ -18,10 +18,14 @@ from toolkit.optimizer.passes.fold_batch_norm import FoldBatchNorm
 from toolkit.optimizer.passes.fold_constants import FoldConstants
 from toolkit.optimizer.passes.inline_constant_if import InlineConstantIf
 from toolkit.optimizer.passes.lift_constants import LiftConstants
+from toolkit.optimizer.passes.merge_scales import MergeScales
+from toolkit.optimizer.passes.merge_transposes import MergeTransposes
 from toolkit.optimizer.passes.remove_casts import RemoveCasts
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
 from toolkit.optimizer.passes.remove_identity import RemoveIdentity
+from toolkit.optimizer.passes.simplify_softmax_guard import SimplifySoftmaxGuard
 from toolkit.optimizer.passes.unwrap_batch_norm import UnwrapBatchNorm
+from toolkit.optimizer.passes.unwrap_transpose import UnwrapTranspose
 from toolkit.optimizer.passes.upgrade_opset import UpgradeOpset
 from toolkit.tensors import nearest
 
@@ -47,6 +51,10 @@ def simplifications(growth_bytes: int = DEFAULT_GROWTH_BYTES) -> tuple[Pass, ...
         InlineConstantIf(),
         UnwrapBatchNorm(),
         FoldBatchNorm(),
+        SimplifySoftmaxGuard(),
+        UnwrapTranspose(),
+        MergeTransposes(),
+        MergeScales(),
         EliminateCommonSubexpressions(),
         DeduplicateInitializers(),
         RemoveDeadCode(),
