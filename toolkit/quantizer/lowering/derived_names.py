@@ -9,8 +9,12 @@ import onnx_ir as ir
 from toolkit.graph.edit import Editor
 from toolkit.graph.walk import every_graph, values
 
-# What is hung on a value's name; source: onnxruntime/quantization/{onnx_quantizer,base_quantizer,operators/*}.py.
-_ENDINGS = ("_quantized", "_scale", "_zero_point", "_output_quantized", "_output_quantized_cast_output")
+# What is hung on a value's name. Source: onnxruntime/quantization: onnx_quantizer.py, base_quantizer.py, operators/*,
+# matmul_nbits_quantizer.py.
+_ENDINGS = (
+    "_quantized", "_scale", "_zero_point", "_output_quantized", "_output_quantized_cast_output",
+    "_Q8", "_Q4", "_scales", "_zero_points",
+)  # fmt: skip
 
 
 def step_aside(model: ir.Model) -> dict[str, str]:

@@ -17,6 +17,7 @@ from toolkit.errors import MissingDependency, NotApplicable, ToolkitError, one_l
 from toolkit.graph.edit import Editor
 from toolkit.graph.walk import every_node
 from toolkit.providers.placement import Dynamic, WeightOnly
+from toolkit.quantizer.lowering.blocks import share_blocks, tied_tables
 from toolkit.quantizer.lowering.derived_names import step_aside, step_back
 from toolkit.quantizer.lowering.fitness import unfit
 from toolkit.quantizer.lowering.gemm import split_gemms
@@ -67,9 +68,11 @@ def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
     """
     copy = model.clone()
     split_gemms(copy)
-    narrowed = narrow_tables(Editor(copy))
+    tied = tied_tables(copy, rules.block_size) if bits == 8 else {}
+    narrowed = narrow_tables(Editor(copy), but=tied)
     common.RemoveUnusedNodesPass()(copy)
     refused = _refused(copy, ("MatMul",))
+    kept = step_aside(copy)
     with _quantizing():
         quantizer = _import_nbits()(
             ir.to_proto(copy), bits=bits, block_size=rules.block_size, is_symmetric=True, accuracy_level=4,
@@ -77,8 +80,10 @@ def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:
         )  # fmt: skip
         quantizer.process()
     lowered = ir.from_proto(quantizer.model.model)
+    shared = share_blocks(lowered, {table.name or "": weight.name or "" for table, weight in tied.items()})
+    step_back(lowered, kept)
     products = sum(node.op_type == "MatMulNBits" for node in every_node(lowered))
-    quantized = {name: count for name, count in (("MatMul", products), ("Gather", narrowed.readers)) if count}
+    quantized = {name: count for name, count in (("MatMul", products), ("Gather", narrowed.readers + shared)) if count}
     left = (*narrowed.left, *_left(lowered, ("MatMul",), "its weight is no constant matrix", refused))
     return Lowered(lowered, f"weight-only int{bits}", f"int{bits}", quantized, left)
 

@@ -7,6 +7,7 @@ their own steps follows.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +38,13 @@ class Narrowed(NamedTuple):
     left: tuple[LeftInFloat, ...]
 
 
-def narrow_tables(edit: Editor) -> Narrowed:
-    """Store the large tables of the model in int8 and let their Gathers read them."""
+def narrow_tables(edit: Editor, but: Collection[ir.Value] = ()) -> Narrowed:
+    """Store the large tables of the model, ``but`` those, in int8 and let their Gathers read them."""
     tables: dict[ir.Value, Table] = {}
     left, count = list[LeftInFloat](), 0
-    for node in [node for node in edit.model.graph if _reads_table(node)]:
+    for node in [node for node in edit.model.graph if reads_table(node) and node.inputs[0] not in but]:
         table = node.inputs[0]
-        assert table is not None, "checked by _reads_table"
+        assert table is not None, "checked by reads_table"
         if table not in tables and (reason := _refusal(table)):
             left.append(LeftInFloat(node.name or "", "Gather", reason))
             continue
@@ -54,7 +55,8 @@ def narrow_tables(edit: Editor) -> Narrowed:
     return Narrowed(tables, count, tuple(left))
 
 
-def _reads_table(node: ir.Node) -> bool:
+def reads_table(node: ir.Node) -> bool:
+    """Whether ``node`` gathers rows of a large constant float32 matrix."""
     if node.op_type != "Gather" or node.domain or node.attributes.get_int("axis", 0) != 0:
         return False
     tensor = constant(node.inputs[0])
@@ -74,7 +76,7 @@ def _refusal(table: ir.Value) -> str | None:
 
 
 def _narrow_reader(node: ir.Node, index: int) -> bool:
-    return (_reads_table(node) and index == 0) or (node.op_type == "MatMul" and not node.domain and index == 1)
+    return (reads_table(node) and index == 0) or (node.op_type == "MatMul" and not node.domain and index == 1)
 
 
 def in_rows(table: Array) -> tuple[Array, Array]:
@@ -86,7 +88,7 @@ def in_rows(table: Array) -> tuple[Array, Array]:
 
 def _stored(edit: Editor, table: ir.Value) -> Table:
     tensor = constant(table)
-    assert tensor is not None, "checked by _reads_table"
+    assert tensor is not None, "checked by reads_table"
     rows, steps = in_rows(tensor.numpy())
     anchor = edit.model.graph[0]
     return Table(
@@ -107,7 +109,7 @@ def _read_narrow(edit: Editor, node: ir.Node, table: Table) -> None:
     remove(node)
 
 
-def tied_to(weight: ir.Value, tables: dict[ir.Value, Table]) -> ir.Value | None:
+def tied_to(weight: ir.Value, tables: Iterable[ir.Value]) -> ir.Value | None:
     """The table whose transpose ``weight`` holds, as a language model's head does; preparing folds the Transpose."""
     tensor = constant(weight)
     if tensor is None:
