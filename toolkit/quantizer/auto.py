@@ -39,6 +39,8 @@ def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
             candidates.append(made)
         else:
             refused.append(made)
+    best = _best_of_groups([item for item in candidates if not item.trial.refusal or item.trial.outputs])
+    candidates += [found for item in best if (found := bench.corrected(item, bench.judged_for_choice)) is not item]
     candidates += _mended(job, bench, candidates)
     good = _best_of_groups([item for item in candidates if not item.trial.refusal])
     raced = _raced(job, good) if good else []

@@ -13,12 +13,15 @@ from toolkit.graph.files import load_model, save_model
 from toolkit.providers import registry
 from toolkit.providers.base import Available, Provider
 from toolkit.providers.fingerprint import model_digest
-from toolkit.providers.placement import PlacementRules
+from toolkit.providers.placement import PlacementRules, Variant
 from toolkit.quantizer.accuracy import Score, score
 from toolkit.quantizer.calibration.collect import MEMORY_LIMIT_BYTES, Origin, calibrate
 from toolkit.quantizer.calibration.record import SUFFIX, CalibrationRecord, read_record
+from toolkit.quantizer.choices import Observer
 from toolkit.quantizer.fidelity import Reference
+from toolkit.quantizer.lowering.correction import Shifts
 from toolkit.quantizer.lowering.static import OPSET as CALIBRATION_OPSET
+from toolkit.quantizer.lowering.static import bias_shifts
 from toolkit.quantizer.preparing import Prepared, name_nodes, prepare
 from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples, whole
 from toolkit.targets import Target
@@ -61,6 +64,7 @@ class Job:
         self._record: CalibrationRecord | None = None
         self._references: dict[str, Reference] = {}
         self._few: dict[str, Reference] = {}
+        self._shifts: dict[tuple[str, str], Shifts] = {}
         self._scores: dict[tuple[str, bool], Score] = {}
         self.parts = self._parts(data, state, chooses=chooses or calibration is None)
         self._record_path = _record_path(calibration)
@@ -118,6 +122,21 @@ class Job:
         if self._record is None:
             self._record = self._read_record() or self._make_record()
         return self._record
+
+    @property
+    def can_correct(self) -> bool:
+        """Whether there are samples to tell by what quantizing moves: a record, or a spent iterator, cannot."""
+        return self._calibration is not None and self._reusable
+
+    def shifts(self, variant: Variant, observer: Observer) -> Shifts:
+        """What static int8 moves the means of channels by."""
+        assert self._calibration is not None, "ask can_correct first"
+        key = (variant.name, observer)
+        if key not in self._shifts:
+            self.say("correcting biases")
+            model = self.prepared(CALIBRATION_OPSET).model
+            self._shifts[key] = bias_shifts(model, variant, self.record(), observer, self._calibration)
+        return self._shifts[key]
 
     def _read_record(self) -> CalibrationRecord | None:
         if self._record_path is None:

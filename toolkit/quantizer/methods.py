@@ -28,6 +28,7 @@ class Recipe(NamedTuple):
         observer: "" where none is used.
         group: recipes of one group give models of the same speed; "auto" races the best of each. "" for no group.
         without: the same with further nodes left in float, by name with the reason; None where the method cannot.
+        corrected: the same with biases corrected; None where the method cannot, or there are no samples to do it by.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Recipe(NamedTuple):
     lower: Callable[[], Lowered]
     group: str = ""
     without: Callable[[Mapping[str, str]], Recipe] | None = None
+    corrected: Callable[[], Recipe] | None = None
 
 
 class Choices(NamedTuple):
@@ -80,16 +82,21 @@ def _static(job: Job, choices: Choices, every: bool) -> list[Recipe]:
 
     asked = dict.fromkeys(choices.keep_float, "kept in float on request")
 
-    def recipe(variant: Variant, observer: Observer, further: Mapping[str, str] | None = None) -> Recipe:
+    def recipe(
+        variant: Variant, observer: Observer, further: Mapping[str, str] | None = None, correct: bool = False
+    ) -> Recipe:
         group = f"static int8, {variant.name}"
         name = f"{group}, {observer}" if every else group
+        name = f"{name}, corrected" if correct else name
         return Recipe(
             f"{name}, {len(further)} nodes in float" if further else name, "static", "int8", OPSET, observer,
             lambda: lower_static(
-                job.prepared(OPSET).model, variant, job.record(), observer, keep_float={**(further or {}), **asked}
+                job.prepared(OPSET).model, variant, job.record(), observer, keep_float={**(further or {}), **asked},
+                shifts=job.shifts(variant, observer) if correct else None,
             ),
             group=group,
-            without=lambda nodes: recipe(variant, observer, nodes),
+            without=lambda nodes: recipe(variant, observer, nodes, correct),
+            corrected=None if correct or not job.can_correct else lambda: recipe(variant, observer, further, True),
         )  # fmt: skip
 
     observers = dict.fromkeys((choices.observer, _FINER) if every else (choices.observer,))

@@ -95,6 +95,17 @@ class Bench:
         except (NotApplicable, InvalidModel, EngineError) as exc:
             return msgspec.structs.replace(blank, refusal=str(exc))
 
+    def corrected(self, candidate: Candidate, judge: Callable[[Candidate], Candidate]) -> Candidate:
+        """``candidate`` with its biases corrected, where that is closer to the float model; else as it is."""
+        recipe = candidate.recipe.corrected
+        if recipe is None or not candidate.trial.outputs:
+            return candidate
+        found = self.attempt(recipe(), judge)
+        if not isinstance(found, Candidate) or found.trial.snr_db <= candidate.trial.snr_db:
+            return candidate
+        worse = bool(found.trial.refusal) and not candidate.trial.refusal
+        return candidate if worse else found
+
     def distance(self, recipe: Recipe) -> float | None:
         """SNR in decibels at the worst floating output, over few samples; None where ``recipe`` narrows nothing.
 

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from toolkit.data import Dataset
 from toolkit.graph.shapes import infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
-from toolkit.quantizer.calibration.observers import observed_range
+from toolkit.quantizer.calibration.observers import Range, observed_range
 from toolkit.quantizer.calibration.record import CalibrationRecord
 from toolkit.quantizer.choices import Observer
+from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_shifts
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.qdq import write_qdq
-from toolkit.quantizer.plan import LeftInFloat, make_plan
+from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
 
 OPSET = 13
 """Per-channel QuantizeLinear and DequantizeLinear appeared in it."""
 _WEIGHT_ELEMENTS = 1024  # smaller constants are scales, biases and masks
 _OWN = ("QuantizeLinear", "DequantizeLinear")
+
+
+class _Planned(NamedTuple):
+    """A copy of the model with what shall become of it."""
+
+    model: ir.Model
+    plan: Plan
+    ranges: dict[str, Range]
 
 
 def lower_static(
@@ -31,13 +42,37 @@ def lower_static(
     observer: Observer,
     *,
     keep_float: Mapping[str, str] | None = None,
+    shifts: Shifts | None = None,
 ) -> Lowered:
     """A quantized copy of ``model`` (prepared, :mod:`toolkit.quantizer.preparing`).
 
     Args:
         observer: how ranges are chosen from what the record saw.
         keep_float: names of nodes that shall stay as they are, with the reason.
+        shifts: of :func:`bias_shifts` for the same variant, record and observer; None corrects nothing.
     """
+    copy, plan, ranges = _planned(model, variant, record, observer, keep_float)
+    corrected = correct_biases(copy, plan, shifts or {})
+    write_qdq(copy, plan, ranges)
+    quantized = Counter(placed.node.op_type for placed in plan.nodes)
+    return Lowered(
+        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
+        (f"the biases of {corrected} nodes were corrected",) if corrected else (),
+        nodes=tuple(placed.node.name or "" for placed in plan.nodes),
+    )  # fmt: skip
+
+
+def bias_shifts(
+    model: ir.Model, variant: Variant, record: CalibrationRecord, observer: Observer, data: Dataset
+) -> Shifts:
+    """What quantizing ``model`` this way moves the means of its channels by (:mod:`.correction`)."""
+    return mean_shifts(*_planned(model, variant, record, observer, None), data)
+
+
+def _planned(
+    model: ir.Model, variant: Variant, record: CalibrationRecord, observer: Observer,
+    keep_float: Mapping[str, str] | None,
+) -> _Planned:  # fmt: skip
     copy = model.clone()
     shapes = infer(copy)
     wanted = make_plan(copy, variant, shapes).tensors
@@ -47,14 +82,9 @@ def lower_static(
     ranges = {
         name: observed_range(found, observer, symmetric=variant.activations.symmetric)
         for name in plan.tensors
-        if (found := record.distribution(name)) is not None
+        if (found := seen.get(name)) is not None
     }
-    write_qdq(copy, plan, ranges)
-    quantized = Counter(placed.node.op_type for placed in plan.nodes)
-    return Lowered(
-        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
-        nodes=tuple(placed.node.name or "" for placed in plan.nodes),
-    )  # fmt: skip
+    return _Planned(copy, plan, ranges)
 
 
 def _without_rule(model: ir.Model, variant: Variant) -> list[LeftInFloat]:
