@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from toolkit.exporter import state
+from toolkit.exporter.owncode import is_installed, is_stdlib
 
 # Ways for Python to get at the content of a tensor, and what they are called in messages.
 _READS = {
@@ -37,8 +39,14 @@ _ABOUT_FORM = {"aten::is_same_size", "aten::is_contiguous", "aten::is_set_to", "
 _OFF: dict[str, tuple[Any, ...]] = {"dropout_p": (0.0,), "p": (0.0,), "train": (False, None), "training": (False,)}
 _CLOCKS = {
     "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time",
-    "process_time_ns", "now", "utcnow", "today", "urandom", "getrandbits", "random_raw",
+    "process_time_ns", "thread_time", "thread_time_ns", "clock_gettime", "clock_gettime_ns", "localtime", "gmtime",
+    "now", "utcnow", "today", "urandom", "getrandom", "getrandbits", "random_raw", "generate_time_safe",
 }  # fmt: skip
+# Parts of the standard library that read clocks for their own ends, whoever calls them.
+_BUSINESS = (
+    "<frozen importlib",
+    *(f"{Path(logging.__file__).parents[1]}/{name}" for name in ("logging/", "threading.py")),
+)
 _OWN, _TORCH = f"{Path(__file__).parent}/", f"{Path(torch.__file__).parent}/"
 
 
@@ -256,9 +264,26 @@ def _clock_profile(found: list[str]) -> Callable[[FrameType, str, Any], None]:
     """A profile function that notes calls of clocks and entropy sources from code that is no library's."""
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "c_call" and getattr(argument, "__name__", "") in _CLOCKS:
-            filename = frame.f_code.co_filename
-            if "site-packages" not in filename and not filename.startswith((sys.prefix, sys.base_prefix, "<")):
-                found.append(f"{argument.__name__}() at {Path(filename).name}:{frame.f_lineno}")
+        if event == "c_call":
+            name = getattr(argument, "__name__", "")
+            if (name in _CLOCKS or (name == "seed" and _unseeded(frame))) and (place := _asked_at(frame)):
+                found.append(f"{name}() at {place}")
 
     return profile
+
+
+def _unseeded(frame: FrameType) -> bool:
+    """Whether this is Python's generator, about to take its seed from the system."""
+    return frame.f_code.co_filename == random.__file__ and frame.f_locals.get("a", 0) is None
+
+
+def _asked_at(frame: FrameType | None) -> str:
+    """File and line of the first caller outside Python's own library; empty where that is another library."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_BUSINESS) or is_installed(name):
+            return ""
+        if not is_stdlib(name):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

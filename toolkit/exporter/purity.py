@@ -59,6 +59,14 @@ def require_pure(adapter: Adapter, names: Sequence[str], first: Feeds, second: F
         ParityError: it draws random numbers, reads a clock, changes its own state, remembers the last input, or takes
             Python branches by what its inputs hold.
     """
+    held = state.iterators(adapter.module)
+    if held:
+        raise ParityError(
+            "the module holds an iterator, which moves on when it is asked",
+            where=_where(adapter),
+            got=", ".join(held[:3]),
+            next_step="keep a list or tuple instead, and make the place in it an input",
+        )
     with _generators_kept(), torch.no_grad():
         initial, seen = _observed_run(adapter, names, first)
         before = state.fingerprint(adapter.module)

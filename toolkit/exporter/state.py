@@ -3,44 +3,51 @@ any depth, attributes of its classes, and the globals and closures that their me
 
 from __future__ import annotations
 
+import array
+import io
 import itertools
+import logging
 import random
+import sys
 import types
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from toolkit.exporter.owncode import closure, globals_used, is_installed, is_library, own_class, wrapped
+
 # Hooks and bookkeeping of nn.Module itself; weights, buffers and the training flag are kept.
 _BOOKKEEPING = set(vars(nn.Module())) - {"_parameters", "_buffers", "training"}
 _CONTAINERS = (list, tuple, set, frozenset, deque)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, array.array, np.generic)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_COUNTERS = (itertools.count, itertools.repeat)
+# Loggers and open files remember much, and none of it comes back.
 _OPAQUE = (
-    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MappingProxyType,
-    property, classmethod, staticmethod, torch.dtype, torch.device, torch.Size,
+    types.ModuleType, types.BuiltinFunctionType, types.MappingProxyType, torch.dtype, torch.device, torch.Size,
+    logging.Logger, logging.Handler, io.IOBase,
 )  # fmt: skip
-# Code of these keeps no state that a forward pass reads; looking into their globals would take long and find nothing.
-_LIBRARIES = ("torch", "transformers", "numpy", "toolkit")
 _DEPTH = 8
 
 
 def walk(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """All leaves: tensors, arrays, generators and plain values, in an order that does not depend on when they were set.
+    """All leaves: tensors, arrays, generators, iterators and plain values, in an order that does not depend on when
+    they were set.
 
     Objects that several places share are entered once; lists and dicts are given wherever they are, since who shares
     one with whom is no state.
     """
-    seen: set[int] = set()
-    for name, part in module.named_modules():
-        for attribute, value in sorted(vars(part).items()):
-            if attribute not in _BOOKKEEPING:
-                yield from _leaves(_join(name, attribute), value, seen, _DEPTH)
-    for cls in dict.fromkeys(type(part) for part in module.modules()):
-        if not cls.__module__.startswith(_LIBRARIES):
-            yield from _class_leaves(cls, seen)
+    return _Walk().of(module)
+
+
+def iterators(module: nn.Module) -> list[str]:
+    """Paths of iterators that move on when somebody asks them, and that nobody can wind back or compare."""
+    return [path for path, value in walk(module) if _is_iterator(value)]
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -55,11 +62,11 @@ def fingerprint(module: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, value in walk(module):
         if isinstance(value, Tensor):
-            if id(value) not in digests:
-                digests[id(value)] = _digest(value)
-            found[path] = digests[id(value)]
-        else:
-            found[path] = _digest(value)
+            digests[id(value)] = digests.get(id(value)) or _digest(value)
+        digest = digests[id(value)] if isinstance(value, Tensor) else _digest(value)
+        while path in found:  # names of two files may be the same
+            path += "'"
+        found[path] = digest
     return found
 
 
@@ -72,30 +79,6 @@ def _join(name: str, attribute: str) -> str:
     return f"{name}.{attribute}" if name else attribute
 
 
-def _leaves(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        yield path, value
-        return
-    if isinstance(value, _OPAQUE) or depth == 0:
-        return
-    if isinstance(value, nn.Module):
-        return  # named_modules comes by, or it is no part of this module's forward
-    if isinstance(value, Tensor | np.ndarray | torch.Generator | np.random.Generator | random.Random | itertools.count):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in list(value.items()):
-            yield from _leaves(_clean(f"{path}.{key}"), item, seen, depth - 1)
-        yield f"{path}#", len(value)
-    elif isinstance(value, _CONTAINERS):
-        for index, item in enumerate(list(value)):
-            yield from _leaves(f"{path}[{index}]", item, seen, depth - 1)
-        yield f"{path}#", len(value)
-    elif hasattr(value, "__dict__") and id(value) not in seen:
-        seen.add(id(value))
-        for key, item in sorted(vars(value).items()):
-            yield from _leaves(f"{path}.{key}", item, seen, depth - 1)
-
-
 def _clean(path: str) -> str:
     return (
         path.replace("._parameters.", ".")
@@ -105,46 +88,132 @@ def _clean(path: str) -> str:
     )
 
 
-def _class_leaves(cls: type, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Data on a class, and the globals and closures of its methods and of the functions of its file they call."""
-    functions = [value for value in vars(cls).values() if isinstance(value, types.FunctionType)]
-    for name, value in vars(cls).items():
-        if not name.startswith("__"):
-            yield from _leaves(f"{cls.__name__}.{name}", value, seen, _DEPTH)
-    visited: set[int] = set()
-    while functions:
-        function = functions.pop()
-        if id(function) in visited:
-            continue
-        visited.add(id(function))
-        kept = (vars(function), function.__defaults__, function.__kwdefaults__)
-        yield from _leaves(f"function {function.__name__}", kept, seen, _DEPTH)
-        for cell in function.__closure__ or ():
-            yield from _leaves(f"closure of {function.__name__}", _content(cell), seen, _DEPTH)
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, types.FunctionType) and value.__module__ == function.__module__:
-                functions.append(value)
+def _is_iterator(value: Any) -> bool:
+    kind = type(value)
+    return kind.__module__ in ("builtins", "itertools") and isinstance(value, Iterator) and kind not in _COUNTERS
+
+
+@final
+class _Walk:
+    """One walk: attributes first, then the code that they lead to, as long as there is some that was not seen."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._modules: list[tuple[str, nn.Module]] = []
+        self._functions: list[tuple[types.FunctionType, bool, Any]] = []
+        self._classes: list[type] = []
+
+    def of(self, module: nn.Module) -> Iterator[tuple[str, Any]]:
+        self._seen |= {id(part) for part in module.modules()}
+        self._modules.append(("", module))
+        while self._modules or self._classes or self._functions:
+            if self._modules:
+                yield from self._module_leaves(*self._modules.pop())
+            elif self._classes:
+                yield from self._class_leaves(self._classes.pop())
             else:
-                yield from _leaves(f"global {name}", value, seen, _DEPTH)
+                yield from self._function_leaves(*self._functions.pop())
+
+    def _module_leaves(self, prefix: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
+        for name, part in module.named_modules(prefix=prefix):
+            for attribute, value in sorted(vars(part).items()):
+                if attribute not in _BOOKKEEPING:
+                    yield from self._leaves(_join(name, attribute), value)
+            for base in type(part).__mro__:
+                if not is_library(base.__module__):
+                    self._meet_class(base)
+
+    def _class_leaves(self, cls: type) -> Iterator[tuple[str, Any]]:
+        home = getattr(sys.modules.get(cls.__module__), "__dict__", None)
+        for name, value in vars(cls).items():
+            if not name.startswith("__") or isinstance(value, types.FunctionType) or wrapped(value):
+                yield from self._leaves(f"{cls.__name__}.{name}", value, home)
+
+    def _function_leaves(self, function: types.FunctionType, whole: bool, home: Any) -> Iterator[tuple[str, Any]]:
+        """What a function keeps and what it reaches; of a library's wrapper only what it wraps."""
+        for name, value in closure(function):
+            yield from self._leaves(f"{name} around {function.__qualname__}", value, home)
+        if whole:
+            yield from self._leaves(f"function {function.__name__}", vars(function), home)
+            defaults = (function.__defaults__, function.__kwdefaults__)
+            yield from self._leaves(f"defaults of {function.__name__}", defaults, home)
+            for name, value in globals_used(function):
+                yield from self._leaves(f"global {name}", value, home)
+
+    def _meet_class(self, cls: type) -> None:
+        if id(cls) not in self._seen:
+            self._seen.add(id(cls))
+            self._classes.append(cls)
+
+    def _meet_function(self, function: types.FunctionType, home: Any) -> None:
+        """Queue a function. Installed packages keep caches, so of them only what is in the file that led here.
+
+        Args:
+            function: what was met.
+            home: globals of the file that led here; None where an attribute did.
+        """
+        if id(function) not in self._seen:
+            self._seen.add(id(function))
+            space = function.__globals__
+            foreign = space is not home and is_installed(function.__code__.co_filename)
+            whole = not foreign and not is_library(space.get("__name__"))
+            self._functions.append((function, whole, space if whole else home))
+
+    def _leaves(self, path: str, value: Any, home: Any = None, depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, (*_PLAIN, *_GENERATORS, *_COUNTERS, Tensor, np.ndarray)) or _is_iterator(value):
+            yield path, value
+        elif isinstance(value, types.FunctionType):
+            self._meet_function(value, home)
+        elif isinstance(value, type):
+            for base in value.__mro__:
+                if own_class(base):
+                    self._meet_class(base)
+        elif isinstance(value, nn.Module):
+            if id(value) not in self._seen:  # held where torch does not look for it
+                self._seen |= {id(part) for part in value.modules()}
+                self._modules.append((path, value))
+        elif not isinstance(value, _OPAQUE) and depth:
+            for name, item in self._parts(path, value):
+                yield from self._leaves(name, item, home, depth - 1)
+
+    def _parts(self, path: str, value: Any) -> list[tuple[str, Any]]:
+        """What is inside a container, a wrapped function or an object."""
+        if isinstance(value, Mapping):
+            items = [(_clean(f"{path}.{key}"), item) for key, item in list(value.items())]
+            return [*items, (f"{path}#", len(items))]
+        if isinstance(value, _CONTAINERS):
+            items = [(f"{path}[{index}]", item) for index, item in enumerate(list(value))]
+            return [*items, (f"{path}#", len(items))]
+        if inner := wrapped(value):
+            return [(path, item) for item in inner if item is not None]
+        if id(value) in self._seen or not (hasattr(value, "__dict__") or own_class(type(value))):
+            return []
+        self._seen.add(id(value))
+        return [(path, type(value)), *((f"{path}.{key}", item) for key, item in sorted(_attributes(value).items()))]
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return None
+def _attributes(value: Any) -> dict[str, Any]:
+    """Of an object, those in slots included where its class is a person's own."""
+    found = dict(getattr(value, "__dict__", {}))
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ()) if own_class(cls) else ()
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
 
 
 def _digest(value: Any) -> str:
     if isinstance(value, Tensor):
         return _tensor_digest(value)
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype}{value.shape}{zlib.crc32(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data)}"
     if isinstance(value, torch.Generator):
         return _tensor_digest(value.get_state())
     if isinstance(value, np.random.Generator):
         return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
     if isinstance(value, random.Random):
         return str(hash(value.getstate()))
     return repr(value)
@@ -152,6 +221,8 @@ def _digest(value: Any) -> str:
 
 def _tensor_digest(tensor: Tensor) -> str:
     plain = tensor.detach()
+    if plain.is_meta:
+        return f"{tensor.dtype}{tuple(tensor.shape)}"
     if plain.device.type != "cpu" or plain.layout != torch.strided:
         plain = plain.to_dense().cpu() if plain.layout != torch.strided else plain.cpu()
     data = plain.contiguous().reshape(-1).view(torch.uint8).numpy()
