@@ -21,10 +21,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +95,15 @@ class Bench:
         self.budget_s = given.budget or (3.0 if given.quick else 20.0)
         self.rows: dict[str, Row] = {}  # quantizers' rows by variant, "toolkit" once per provider
 
-    def run(self, providers: Sequence[str]) -> list[Block]:
+    def run(self, providers: Sequence[str]) -> Iterator[Block]:
         self.rows[FLOAT] = {"name": FLOAT, "path": str(self.built.float), "size_mb": _size_mb(self.built.float)}
         for name, (targets, job) in {**STATIC, **PEERS}.items():
             if set(targets) & set(providers):
                 self._make(name, name, job, providers[0])
         for provider in providers:
             self._make(f"{OURS} for {provider}", OURS, {"kind": "ours"}, provider)
-        return [self._block(provider) for provider in providers]
+        for provider in providers:
+            yield self._block(provider)
 
     # making
 
@@ -266,15 +266,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if reason := missing(case, given.material):
             print(f"{case.name}: skipped, {reason}\n", flush=True)
             continue
-        folder = Path(tempfile.mkdtemp(prefix="toolkit-benchmark-"))
-        try:
-            found = Bench(build(case, given.cache, given.material), given, folder).run(providers)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        blocks += found
-        print("\n".join(line for block in found for line in block_lines(block)), flush=True)
-        if given.output:
-            given.output.write_text(json.dumps({"schema_version": 1, "blocks": blocks}, indent=1))
+        with tempfile.TemporaryDirectory(prefix="toolkit-benchmark-") as folder:
+            for block in Bench(build(case, given.cache, given.material), given, Path(folder)).run(providers):
+                blocks.append(block)
+                print("\n".join(block_lines(block)), flush=True)
+                if given.output:
+                    given.output.write_text(json.dumps({"schema_version": 1, "blocks": blocks}, indent=1))
     print("\n".join(summary_lines(blocks)))
 
 
