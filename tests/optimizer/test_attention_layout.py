@@ -1,4 +1,4 @@
-"""Reshapes, transposes and scales that torch writes around the keys of an attention."""
+"""Reshapes and transposes that torch writes around the keys of an attention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from tests.graph.building import build, normal, types
 from tests.optimizer.applying import apply
 from toolkit.optimizer.api import optimize_model
-from toolkit.optimizer.passes.merge_scales import MergeScales
 from toolkit.optimizer.passes.merge_transposes import MergeTransposes
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
 from toolkit.optimizer.passes.unwrap_transpose import UnwrapTranspose
@@ -93,47 +92,3 @@ def test_transposes_that_cancel_go() -> None:
     )
     small, _ = optimize_model(model)
     assert types(small) == ["Relu"]
-
-
-QK = {"q": normal(2, 3, 4), "k": normal(2, 4, 3, seed=1)}
-
-
-def scaled(body: str, dtype: str = "float", **weights: Any) -> Any:
-    kind = np.float32 if dtype == "float" else np.float16
-    factors = {"a": kind(0.35), "one": np.full(1, 0.35, kind), "v": np.full((1, 1), 0.35, kind), "tiny": kind(1e-7)}
-    head = f"({dtype}[2, 3, 4] q, {dtype}[2, 4, 3] k) => ({dtype}[2, 3, 3] y)"
-    return build(f"g {head} {{ {body} }}", weights={**factors, **weights})
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "s = Mul(q, a) t = Mul(k, a) y = MatMul(s, t)",
-        "s = Mul(a, q) t = Mul(k, one) y = MatMul(s, t)",
-    ],
-)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float", 1e-6), ("float16", 2e-3)])
-def test_two_scales_are_one(body: str, dtype: str, tolerance: float) -> None:
-    kind = np.float32 if dtype == "float" else np.float16
-    feeds = {name: array.astype(kind) for name, array in QK.items()}
-    result, _ = apply(MergeScales(), scaled(body, dtype), changed=1, tolerance=tolerance, **feeds)
-    assert types(RemoveDeadCode()(result)[0]) == ["Mul", "MatMul"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "s = Mul(q, a) y = MatMul(s, k)",
-        "s = Mul(q, a) t = Mul(k, v) y = MatMul(s, t)",
-        "s = Mul(q, q) t = Mul(k, a) y = MatMul(s, t)",
-        "s = Mul(q, a) t = Mul(k, a) y = MatMul(s, t) z = Neg(t)",
-    ],
-)
-def test_one_scale_or_more_than_a_number_stays(body: str) -> None:
-    apply(MergeScales(), scaled(body), changed=0, **QK)
-
-
-def test_scales_whose_product_is_nearly_zero_stay() -> None:
-    body = "s = Mul(q, tiny) t = Mul(k, tiny) y = MatMul(s, t)"
-    _, report = apply(MergeScales(), scaled(body), changed=0, **QK)
-    assert report.skipped == {"the product of the scales has no exact place in its type": 1}

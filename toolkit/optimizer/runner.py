@@ -18,7 +18,6 @@ from toolkit.optimizer.passes.fold_batch_norm import FoldBatchNorm
 from toolkit.optimizer.passes.fold_constants import FoldConstants
 from toolkit.optimizer.passes.inline_constant_if import InlineConstantIf
 from toolkit.optimizer.passes.lift_constants import LiftConstants
-from toolkit.optimizer.passes.merge_scales import MergeScales
 from toolkit.optimizer.passes.merge_transposes import MergeTransposes
 from toolkit.optimizer.passes.remove_casts import RemoveCasts
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
@@ -54,7 +53,6 @@ def simplifications(growth_bytes: int = DEFAULT_GROWTH_BYTES) -> tuple[Pass, ...
         SimplifySoftmaxGuard(),
         UnwrapTranspose(),
         MergeTransposes(),
-        MergeScales(),
         EliminateCommonSubexpressions(),
         DeduplicateInitializers(),
         RemoveDeadCode(),
