@@ -68,6 +68,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     Attributes:
         keep_whole: chains such as ["Conv", "Relu"] that the engine runs as one kernel: no Q/DQ inside.
         transparent: operators that only move elements; what leaves them keeps the scale of what entered.
+        gemm_bias: whether a MatMul takes the constant Add behind it in, as a Gemm between two Reshapes.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     weights: Weights = Weights()
     keep_whole: tuple[tuple[str, ...], ...] = ()
     transparent: tuple[str, ...] = ()
+    gemm_bias: bool = False
     rules: tuple[Rule, ...]
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
+from toolkit.errors import InvalidInput
 from toolkit.providers import registry
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.methods import Recipe
@@ -18,6 +20,9 @@ from toolkit.quantizer.trying import Bench, Candidate
 from toolkit.tensors import Feeds, example_inputs
 
 _FEEDS = 4
+TIE = 1.03
+"""Times that differ by less than this factor are equal here: dynamic int8, whose answers depend on what shares the
+batch, has to be worth it."""
 
 
 class Choice(NamedTuple):
@@ -47,7 +52,18 @@ def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
     out_of_it = (item.trial for item in candidates if item not in good)
     tried = (*refused, *out_of_it, *(item.trial for item in raced))
     faster = [item for item in raced if item.trial.speed is not None and item.trial.speed.verdict == "faster"]
-    return Choice(tuple(sorted(faster, key=_ratio)), tried)
+    return Choice(tuple(_in_order(faster)), tried)
+
+
+def _in_order(faster: Sequence[Candidate]) -> list[Candidate]:
+    """The fastest first; of those that take as long, within :data:`TIE`, what each row's answer depends on decides,
+    then closeness to the float model."""
+    ranked = sorted(faster, key=_ratio)
+    if not ranked:
+        return []
+    equal = [item for item in ranked if _ratio(item) <= _ratio(ranked[0]) * TIE]
+    equal.sort(key=lambda item: (item.recipe.method == "dynamic", -item.trial.snr_db))
+    return [*equal, *ranked[len(equal) :]]
 
 
 def _best_of_groups(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -97,7 +113,10 @@ def race_feeds(job: Job) -> list[Feeds]:
     data = job.check_data
     if data is None or data.state:
         return [example_inputs(job.facts.inputs, seed=seed) for seed in range(_FEEDS)]
-    found = [batch.feeds for batch in data.batched(1).take(0, _FEEDS)]
+    try:
+        found = [batch.feeds for batch in data.batched(1).take(0, _FEEDS)]
+    except InvalidInput:  # an input of a fixed size beside a dynamic batch: there are no single samples
+        found = [batch.feeds for batch in islice(data, _FEEDS)]
     # Engines prepare anew for each shape; what that costs is not what is asked here.
     return [feeds for feeds in found if _shapes(feeds) == _shapes(found[0])]
 

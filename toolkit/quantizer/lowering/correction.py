@@ -33,7 +33,7 @@ Shifts = Mapping[str, Array]
 """By node: quantized minus float, the mean per output channel, ``(channels,) float32``."""
 
 
-class _Home(NamedTuple):
+class BiasHome(NamedTuple):
     """Where a node's correction goes: an operand of ``node``, by number."""
 
     node: ir.Node
@@ -160,7 +160,7 @@ def _channels(node: ir.Node) -> int:
 # applying
 
 
-def bias_home(node: ir.Node) -> _Home | None:
+def bias_home(node: ir.Node) -> BiasHome | None:
     """The constant that takes the correction; None where a node would have to be added for it.
 
     Conv and Gemm take a bias as an operand; a MatMul's is the constant of the Add behind it.
@@ -168,7 +168,7 @@ def bias_home(node: ir.Node) -> _Home | None:
     if node.op_type in ("Conv", "Gemm"):
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         plain = bias is None or (constant(bias) is not None and _sizes(bias) in ([_channels(node)], []))
-        return _Home(node, 2) if plain else None
+        return BiasHome(node, 2) if plain else None
     if node.op_type != "MatMul" or constant(node.inputs[1]) is None:
         return None
     readers = list(node.outputs[0].uses())
@@ -178,7 +178,7 @@ def bias_home(node: ir.Node) -> _Home | None:
     if add.op_type != "Add" or add.domain or add.graph is not node.graph:
         return None
     index = 1 - readers[0].idx
-    return _Home(add, index) if _sizes(add.inputs[index]) == [_channels(node)] else None
+    return BiasHome(add, index) if _sizes(add.inputs[index]) == [_channels(node)] else None
 
 
 def _sizes(value: ir.Value | None) -> list[int] | None:
@@ -200,7 +200,7 @@ def correct_biases(model: ir.Model, plan: Plan, shifts: Shifts) -> int:
     return count
 
 
-def _correct(edit: Editor, home: _Home, shift: Array) -> None:
+def _correct(edit: Editor, home: BiasHome, shift: Array) -> None:
     """Operands are replaced, not changed: another node may read the same constant."""
     node, index = home.node, home.operand
     old = node.inputs[index] if index < len(node.inputs) else None

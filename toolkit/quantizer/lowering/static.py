@@ -17,6 +17,7 @@ from toolkit.quantizer.calibration.observers import Range, observed_range
 from toolkit.quantizer.calibration.record import CalibrationRecord
 from toolkit.quantizer.choices import Observer
 from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_shifts
+from toolkit.quantizer.lowering.gemm_bias import biased_products, fuse_biases
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.qdq import write_qdq
 from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
@@ -53,7 +54,9 @@ def lower_static(
     """
     copy, plan, ranges = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
+    products = biased_products(plan, infer(copy)) if variant.gemm_bias else ()
     write_qdq(copy, plan, ranges)
+    fuse_biases(copy, products)
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
     return Lowered(
         copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
