@@ -71,6 +71,47 @@ def test_a_broken_npz_is_one_line(model: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_text_called_npz_is_said_to_be_none(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.npz").write_text("hello there")
+    assert run(["run", "double.onnx", "--input", "bad.npz", "-o", "out.npz"]) == 2
+    err = capsys.readouterr().err
+    assert "not an .npz file" in err and "pickle" not in err
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_arrays_without_rows_are_no_samples(model: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    np.savez("none.npz", x=np.ones((0, 3), np.float32), labels=np.zeros(0, np.int64))
+    assert run(["run", "double.onnx", "--input", "none.npz", "-o", "out.npz", "--target", target]) == 2
+    assert capsys.readouterr().err == "error: none.npz: holds no samples; got arrays of length 0\n"
+    assert not Path("out.npz").exists()
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino", "auto"])
+@pytest.mark.parametrize("at", range(0, 100, 7))
+def test_a_damaged_model_is_the_users_to_mend_on_every_engine(
+    model: Path, capsys: pytest.CaptureFixture[str], target: str, at: int
+) -> None:
+    content = bytearray(model.read_bytes())
+    content[at % len(content)] ^= 0xFF
+    Path("bad.onnx").write_bytes(content)
+    inspected = run(["inspect", "bad.onnx", "--no-placement"])
+    capsys.readouterr()
+    code = run(["run", "bad.onnx", "--input", "in.npz", "-o", "out.npz", "--target", target])
+    err = capsys.readouterr().err
+    assert err.count("\n") == (code != 0)
+    if inspected == 2:
+        assert code in (0, 2), err
+
+
+def test_what_was_written_is_what_the_message_names(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--target", "--provider"):
+        assert run(["run", "double.onnx", "--input", "in.npz", "-o", "out.npz", option, "cpux"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {option}: unknown target; got 'cpux'; expected 'cpu'")
+    assert run(["run", "double.onnx", "--input", "in.npz", "-o", "out.npz", "--provider", "cpu"]) == 0
+    both = ["run", "double.onnx", "--input", "in.npz", "-o", "out.npz", "--provider", "cpu", "--target", "openvino"]
+    assert run(both) == 2
+
+
 def test_an_npz_with_pickles_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("bad.npz", x=np.array([{}], dtype=object))
     assert run(["run", "double.onnx", "--input", "bad.npz", "-o", "out.npz", "--target", "cpu"]) == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.errors import ParityError
+from toolkit.errors import ParityError, UsageError
 from toolkit.exporter.api import export
 
 X = "x:float32[batch,4]"
@@ -147,6 +148,31 @@ def test_refused_with_one_line_and_no_file(cls: Callable[[], nn.Module], tmp_pat
     line = str(caught.value)
     assert "\n" not in line and len(line) < 620
     assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+class Answering(nn.Module):
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (None, r"^Answering\.forward: the module returns no tensor; got None; expected a tensor, or .*"),
+        ({}, r"^Answering\.forward: the module returns no tensor; got a dict without one; .*"),
+        ((None,), r"^Answering\.forward: the module returns no tensor; got a tuple without one; .*"),
+        ("text", r"^output: the module returns something else than tensors; got str; expected a tensor, or .*"),
+        ({"n": 3}, r"^output n: the module returns something else than tensors; got int; .*"),
+    ],
+)
+def test_answers_that_are_no_tensors_are_said_to_be_that(answer: Any, line: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=line):
+        export(Answering(answer), [X], tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

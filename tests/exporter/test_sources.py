@@ -99,6 +99,7 @@ def test_one_file_can_describe_several_factories(tmp_path: Path) -> None:
         ("nothing", UsageError, r"cannot tell what kind of source this is"),
         ("missing.py:build", UsageError, r"no such factory file"),
         ("missing.onnx", UsageError, r"no such model file"),
+        ("missing.pt2", UsageError, r"no such exported program"),
     ],
 )
 def test_what_is_wrong_with_a_source_is_one_line(factory: Path, text: str, error: type[Exception], words: str) -> None:
@@ -114,6 +115,20 @@ def test_a_file_with_a_mistake_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "worse.py").write_text("def build(:\n")
     with pytest.raises(InvalidModel, match=r"line 1: the code raised an exception; got SyntaxError"):
         open_source(f"{tmp_path / 'worse.py'}:build")
+
+
+def test_weights_that_a_factory_draws_are_the_same_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.py"
+    path.write_text(
+        "import random\nimport numpy as np\nfrom torch import nn\nready = nn.Linear(3, 2)\n"
+        "def drawn():\n    layer = nn.Linear(3, 2)\n"
+        "    nn.init.constant_(layer.bias, random.random() + float(np.random.rand()))\n    return layer\n"
+    )
+    before = torch.get_rng_state()
+    for name in ("ready", "drawn"):
+        first, second = (open_source(f"{path}:{name}").module.state_dict() for _ in range(2))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_zoo_says_everything_itself() -> None:

@@ -126,3 +126,11 @@ def test_damaged_files_are_one_line(content: bytes, tmp_path: Path) -> None:
 def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the checkpoint holds no weights"):
         loaded(saved(tmp_path, {"epoch": 3}))
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.pth"])
+def test_a_text_file_is_shown_and_not_torchs_number_of_its_first_byte(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("hello there")
+    with pytest.raises(InvalidModel, match=r"begins with b'hello there'; expected a \.safetensors file, or what torch"):
+        load_weights(net(), path)

@@ -89,6 +89,24 @@ def test_auto_takes_what_the_bundle_measured_fastest(tmp_path: Path, model: Path
         assert session.provider == "cpu"
 
 
+@pytest.mark.parametrize("first", ["cpu", "openvino"])
+def test_without_measurements_auto_takes_what_the_bundle_names_first(tmp_path: Path, model: Path, first: str) -> None:
+    second = "openvino" if first == "cpu" else "cpu"
+    one = bundle(tmp_path / "one.bundle", variant("a", model, target(first), target(second)))
+    two = bundle(tmp_path / "two.bundle", variant("b", model, target(first)), variant("a", model, target(second)))
+    for path in (one, two):
+        with toolkit.load(path) as session:
+            assert session.provider == first
+
+
+def test_a_measured_provider_comes_before_one_that_the_bundle_names_first(tmp_path: Path, model: Path) -> None:
+    path = bundle(
+        tmp_path / "m.bundle", variant("a", model, target("openvino")), variant("b", model, target("cpu"), p50_ns=1e6)
+    )
+    with toolkit.load(path) as session:
+        assert session.provider == "cpu"
+
+
 def test_the_fastest_variant_of_a_provider_is_taken(tmp_path: Path, model: Path) -> None:
     other = write_scaled(tmp_path / "triple.onnx", 3.0)
     path = bundle(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Below these the training went wrong; what the models reach is in the table.
 MINIMUM_ACCURACY = {"fcnn": 0.95, "cnn": 0.95, "rnn": 0.95, "transformer": 0.93}
 _STEPS = 4 * 7
+# Beyond this the paired ratio and the two p50s may well say different things.
+_WIDE = 2.0
 
 
 @click.command()
@@ -123,6 +125,9 @@ def table(result: Demo) -> str:
         "* kept: float, or int8 where it is surely faster and loses at most 1 point",
         "× eager: time over torch eager's; below 1 is faster",
     ]
+    wide = [f"{row.model} on {row.target}" for row in result.rows if _is_wide(row)]
+    if wide:
+        lines += note(f"read with care: × eager is uncertain by more than a factor of {_WIDE:g} for {', '.join(wide)}")
     withheld = {row.p99_withheld: f"{row.model} on {row.target}" for row in result.rows if row.p99_withheld}
     lines += [line for why, case in withheld.items() for line in note(f"no p99 for {case}: {why}")]
     if result.unavailable:
@@ -139,6 +144,10 @@ def table(result: Demo) -> str:
         f"report: {result.report}",
     ]
     return "\n".join(lines)
+
+
+def _is_wide(row: Row) -> bool:
+    return row.ratio_ci is not None and row.ratio_ci[1] > _WIDE * row.ratio_ci[0]
 
 
 _VERDICTS = {"no significant difference": "same", "baseline": "base"}

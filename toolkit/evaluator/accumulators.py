@@ -41,6 +41,15 @@ def labels_of(batch: Batch, where: str) -> Array:
     return batch.labels
 
 
+def _integers(labels: Array, where: str) -> Array:
+    if labels.dtype.kind not in "iub":
+        raise InvalidData(
+            "labels are no class numbers", where=where, got=f"{labels.dtype} {list(labels.shape)}", expected="integers",
+            next_step="labels.astype('int64'), if they count classes",
+        )  # fmt: skip
+    return labels.astype(np.int64)
+
+
 @final
 class Classification:
     """Scores ``(…, C)`` of one output against class numbers ``(…)``: one per sample, or one per position."""
@@ -54,7 +63,7 @@ class Classification:
         self._non_finite = 0
 
     def update(self, outputs: Mapping[str, Array], batch: Batch) -> None:
-        scores, labels = outputs[self._output], self._integers(labels_of(batch, self._where))
+        scores, labels = outputs[self._output], _integers(labels_of(batch, self._where), self._where)
         if scores.shape[:-1] != labels.shape or scores.shape[-1] < 2:
             raise InvalidData(
                 "outputs and labels do not go together",
@@ -67,12 +76,6 @@ class Classification:
         scores, labels = scores.reshape(-1, scores.shape[-1])[counted], labels.ravel()[counted]
         self._check_range(labels, scores.shape[1])
         self._add(scores, labels)
-
-    def _integers(self, labels: Array) -> Array:
-        if labels.dtype.kind not in "iub" and not (labels.dtype.kind == "f" and np.all(labels == np.rint(labels))):
-            got = f"{labels.dtype} {list(labels.shape)}"
-            raise InvalidData("labels are no class numbers", where=self._where, got=got, expected="integers")
-        return labels.astype(np.int64)
 
     def _check_range(self, labels: Array, classes: int) -> None:
         outside = labels[(labels < 0) | (labels >= classes)]
@@ -176,7 +179,7 @@ class LanguageModel:
 
     def _targets(self, batch: Batch) -> Array:
         if batch.labels is not None:
-            return batch.labels.astype(np.int64)
+            return _integers(batch.labels, self._where)
         ids = batch.feeds[self._ids][: batch.count].astype(np.int64)
         counted = np.ones(ids.shape, bool) if self._mask is None else batch.feeds[self._mask][: batch.count] != 0
         return np.where(counted & (ids != self._pad), ids, IGNORED)

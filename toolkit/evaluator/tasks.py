@@ -84,7 +84,11 @@ def _check_classes(question: Question, classes: int) -> None:
 def _shown(values: Array, batch: Batch, question: Question) -> str:
     """What the first batch shows the task to be."""
     labels = batch.labels
-    if labels is not None and labels.dtype.kind in "iub" and values.shape[:-1] == labels.shape:
+    if (
+        labels is not None
+        and values.shape[:-1] == labels.shape
+        and (labels.dtype.kind in "iub" or values.shape[-1] > 1)
+    ):
         return CLASSIFICATION
     if labels is not None and values.shape == labels.shape:
         return IMAGES

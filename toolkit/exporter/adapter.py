@@ -14,6 +14,7 @@ from toolkit.tensors import TensorSpec, nearest
 
 # Names of submodules and weights inside an Adapter start with this; the graph's names are given without it.
 PREFIX = "module."
+_ANSWERS = "a tensor, or a mapping, tuple, list or dataclass of tensors"
 
 
 @final
@@ -35,13 +36,23 @@ class Adapter(nn.Module):  # type: ignore[misc]  # torch is untyped to the check
         return tuple(tensor for _, tensor in self.named(*tensors))
 
     def named(self, *tensors: Tensor) -> list[tuple[str, Tensor]]:
-        """The outputs with their names."""
+        """The outputs with their names.
+
+        Raises:
+            UsageError: there is none, something that is no tensor, or another number than there are names.
+        """
         arguments = nested(zip(self._input_names, tensors, strict=True))
         if self._by_name:
             result = self.module(**arguments)
         else:
             result = self.module(*arguments.values())
         outputs = [(self._free(name), tensor) for name, tensor in named_outputs(result)]
+        if not outputs:
+            raise UsageError(
+                "the module returns no tensor", where=f"{type(self.module).__name__}.forward",
+                got="None" if result is None else f"a {type(result).__name__} without one", expected=_ANSWERS,
+                next_step="return what the graph is to answer",
+            )  # fmt: skip
         if not self._output_names:
             return outputs
         if len(self._output_names) != len(outputs):
@@ -126,7 +137,7 @@ def named_outputs(result: Any, name: str = "") -> list[tuple[str, Tensor]]:
             "the module returns something else than tensors",
             where=f"output {name}" if name else "output",
             got=type(result).__name__,
-            expected="a tensor, or a mapping, tuple, list or dataclass of tensors",
+            expected=_ANSWERS,
         )
     prefix = f"{name}." if name else "" if isinstance(next(iter(parts), 0), str) else "output_"
     return [item for key, value in parts.items() for item in named_outputs(value, f"{prefix}{key}")]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +12,7 @@ from toolkit.errors import ParityError
 from toolkit.exporter import state
 from toolkit.exporter.adapter import Adapter
 from toolkit.exporter.observe import Observation, Read, observed
+from toolkit.exporter.seeding import generators_kept
 from toolkit.providers.torch_ import to_array, to_tensor
 from toolkit.tensors import Feeds
 from toolkit.verifier.metrics import compare_arrays
@@ -67,7 +65,7 @@ def require_pure(adapter: Adapter, names: Sequence[str], first: Feeds, second: F
             got=", ".join(held[:3]),
             next_step="keep a list or tuple instead, and make the place in it an input",
         )
-    with _generators_kept(), torch.no_grad():
+    with generators_kept(), torch.no_grad():
         initial, seen = _observed_run(adapter, names, first)
         before = state.fingerprint(adapter.module)
         repeated = _run(adapter, names, first)
@@ -127,15 +125,3 @@ def _require_same(wanted: list[tuple[str, Tensor]], got: list[tuple[str, Tensor]
                 got=f"a difference of {metrics.max_abs:.3g}",
                 next_step="remove what it remembers or draws",
             )
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Leave the process's random generators as they were."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])

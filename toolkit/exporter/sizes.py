@@ -41,11 +41,13 @@ def find_sizes(specs: Sequence[TensorSpec], runs: Runs, given: Mapping[str, int]
         given: sizes to trace at, from a source that knows them.
 
     Raises:
-        UsageError: it runs at no size tried.
+        UsageError: it runs at no size tried, or answers what no graph can.
         ParityError: a dim that is said to be dynamic has one size only.
     """
     kinds = dim_kinds(specs)
     traced = _first(_traced_candidates(kinds, given or {}), runs)
+    if isinstance(traced, UsageError):  # what it answers is wrong, whatever it is fed
+        raise traced
     if isinstance(traced, Exception):
         raise UsageError(
             "the module does not run on inputs of this description",

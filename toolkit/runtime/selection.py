@@ -49,7 +49,8 @@ def _name(item: str | Target) -> str:
 
 
 def _automatic(manifest: Manifest | None) -> tuple[Target, ...]:
-    """The providers that are there: measured ones by speed, the rest in the registry's stated order."""
+    """The providers that are there: measured ones by speed, then in the order in which the bundle names them, and
+    without a bundle in the registry's stated order."""
     found, missing = [], []
     for name in registry.automatic():
         answer = registry.provider(name).probe()
@@ -61,16 +62,16 @@ def _automatic(manifest: Manifest | None) -> tuple[Target, ...]:
         raise ProviderUnavailable(
             f"no provider is available ({'; '.join(missing)})", next_step="pip install onnxruntime"
         )
-    return tuple(sorted(found, key=lambda target: _fastest_ns(target.provider, manifest)))
+    if manifest is not None:
+        found.sort(key=lambda target: _rank(target.provider, manifest))
+    return tuple(found)
 
 
-def _fastest_ns(provider: str, manifest: Manifest | None) -> float:
-    """The best latency the bundle records for ``provider``; infinity, which keeps the stated order, without one."""
-    variants = manifest.variants if manifest is not None else ()
-    return min(
-        (item.p50_ns for variant in variants for item in variant.measurements if item.provider == provider),
-        default=float("inf"),
-    )
+def _rank(provider: str, manifest: Manifest) -> tuple[float, int]:
+    """The best latency that the bundle records for ``provider``, infinity without one, and its place in the bundle."""
+    own = [item.p50_ns for variant in manifest.variants for item in variant.measurements if item.provider == provider]
+    named = [target.provider for variant in manifest.variants for target in variant.targets]
+    return min(own, default=float("inf")), named.index(provider) if provider in named else len(named)
 
 
 def _choice(target: Target, manifest: Manifest | None) -> Choice | None:

@@ -22,6 +22,7 @@ from torch import nn
 from toolkit.errors import InvalidModel, UsageError, one_line
 from toolkit.exporter.adapter import argument_names
 from toolkit.exporter.inputs import input_specs
+from toolkit.exporter.seeding import seeded
 from toolkit.exporter.sources.source import Source
 from toolkit.files import existing_file
 from toolkit.tensors import nearest
@@ -30,7 +31,7 @@ _EXPECTED = "a function without arguments that returns a torch.nn.Module, or (mo
 
 
 def open_factory(text: str, request: Any) -> Source:
-    """Import the code and call the factory.
+    """Import the code and call the factory; weights that it draws are the same every time.
 
     Raises:
         UsageError: there is no such module, file or factory, or it does not return a module.
@@ -66,13 +67,13 @@ def _from_file(origin: str) -> ModuleType:
     code = importlib.util.module_from_spec(spec)
     # Classes find their module by name, as dataclasses and pickles want.
     sys.modules[spec.name] = code
-    with _importable(path.parent), _told(origin):
+    with _importable(path.parent), _told(origin), seeded():
         spec.loader.exec_module(code)
     return code
 
 
 def _from_package(origin: str) -> ModuleType:
-    with _importable(Path.cwd()), _told(origin):
+    with _importable(Path.cwd()), _told(origin), seeded():
         try:
             return importlib.import_module(origin)
         except ModuleNotFoundError as exc:
@@ -135,7 +136,7 @@ def _call(factory: Any, text: str) -> Any:
         return factory
     if not callable(factory):
         raise UsageError("this is no factory", where=text, got=type(factory).__name__, expected=_EXPECTED)
-    with _told(text):
+    with _told(text), seeded():
         return factory()
 
 

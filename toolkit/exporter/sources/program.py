@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils._pytree import tree_unflatten
 
 from toolkit.errors import UsageError
 from toolkit.exporter.sources.source import Source
+from toolkit.files import existing_file
 from toolkit.providers.torch_ import load_program, program_specs
 from toolkit.tensors import Dim, TensorSpec
 
@@ -19,15 +19,17 @@ def open_program(text: str, request: Any) -> Source:
     """Load the program.
 
     Raises:
-        UsageError: the person did not say that they trust the file.
+        FileProblem: there is no such file.
+        UsageError: the person did not say that they trust it.
     """
+    path = existing_file(text, "exported program")
     if not request.trust:
         raise UsageError(
             "a .pt2 file is code, and loading one runs it", where=text, next_step="add --trust if you trust its origin"
         )
-    loaded = load_program(Path(text))
+    loaded = load_program(path)
     inputs = _named_dims(program_specs(loaded)[0])
-    return Source(name=Path(text).name, module=Program(loaded), inputs=inputs)
+    return Source(name=path.name, module=Program(loaded), inputs=inputs)
 
 
 @final

@@ -51,9 +51,19 @@ def _read(path: Path) -> Any:
             ) from exc
         except (RuntimeError, ValueError, EOFError, KeyError, OSError, AttributeError) as exc:
             if not mapped:
-                got = one_line(str(exc), 160)
-                raise InvalidModel("not a readable checkpoint", where=path, got=got) from exc
+                raise InvalidModel(
+                    "not a readable checkpoint", where=path, got=_unread(exc, path),
+                    expected="a .safetensors file, or what torch.save wrote",
+                ) from exc  # fmt: skip
     raise AssertionError("both ways return or raise")
+
+
+def _unread(exc: BaseException, path: Path) -> str:
+    """What torch said; of what is no pickle at all it only says the number of a byte, so the beginning is shown."""
+    if not isinstance(exc, KeyError):
+        return one_line(exc, 160)
+    with path.open("rb") as stream:
+        return f"a file that begins with {stream.read(24)!r}"
 
 
 def _forbidden(exc: BaseException) -> str:
