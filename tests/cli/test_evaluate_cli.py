@@ -153,3 +153,19 @@ def test_a_broken_model_is_one_line(tmp_path: Path, data: Path, capsys: pytest.C
     path.write_text("not a model")
     code, out, err = outcome(capsys, "evaluate", path, "--data", data)
     assert (code, out) == (2, "") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_labels_of_a_float_type_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: bool, shift: float
+) -> None:
+    model = save_model(tmp_path / "m.onnx", metadata=metadata)
+    x = IMAGES.reshape(40, 6).astype(np.float32)
+    data = write_npz(
+        tmp_path / "float.npz", {"image" if metadata else "x": IMAGES if metadata else x, "labels": LABELS + shift}
+    )
+    code, out, err = outcome(capsys, "evaluate", model, "--data", data)
+    assert (code, out) == (2, "")
+    assert "labels are no class numbers; got float64 [32]; expected integers; labels.astype('int64')" in err
+    assert err.count("\n") == 1
