@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from toolkit.verifier.tolerances import judge, tolerance_for
 CHECK_SAMPLES = 64
 _LARGEST_BYTES = 128 << 20  # of one output, kept to be compared as a whole
 _WRONG_SHARE = 0.5  # of an integer output; such an output follows from scores, whose ties fall either way
+
+_SMALL = 32
+"""Times smaller than the largest slice: eight bits over both leave three for the smaller one."""
+_FEWEST_AXES, _MOST_SLICES = 3, 512
 
 Outputs = dict[str, Array]
 
@@ -128,7 +132,46 @@ def _on_data(reference: Reference, candidate: Session) -> list[Outputs]:
 
 
 def _compare(pairs: Sequence[tuple[Outputs, Outputs]]) -> tuple[OutputMetrics, ...]:
-    return tuple(_compare_output(name, [(wanted[name], got[name]) for wanted, got in pairs]) for name in pairs[0][0])
+    found: list[OutputMetrics] = []
+    for name in pairs[0][0]:
+        items = [(wanted[name], got[name]) for wanted, got in pairs]
+        found.append(_compare_output(name, items))
+        if part := small_part([wanted for wanted, _ in items]):
+            small = [(wanted.take(part.slices, part.axis), got.take(part.slices, part.axis)) for wanted, got in items]
+            found.append(_compare_output(f"{name} ({part.label})", small))
+    return tuple(found)
+
+
+class SmallPart(NamedTuple):
+    """Slices of an output, along ``axis``, that are small beside its other ones."""
+
+    axis: int
+    slices: list[int]
+    label: str
+
+
+def small_part(arrays: Sequence[Array]) -> SmallPart | None:
+    """The slices of an output that holds things of different size, such as boxes in pixels beside scores below one.
+
+    The error of the large ones says nothing about them: they could be wiped out without a trace in it.
+    Found along the last or the second axis of arrays of rank 3 and more; None where sizes are alike.
+    """
+    first = arrays[0]
+    if first.ndim < _FEWEST_AXES or first.dtype.kind != "f":
+        return None
+    for axis in (first.ndim - 1, 1):
+        if not 1 < first.shape[axis] <= _MOST_SLICES or any(
+            array.ndim != first.ndim or array.shape[axis] != first.shape[axis] for array in arrays
+        ):
+            continue
+        others = tuple(other for other in range(first.ndim) if other != axis)
+        power = sum(np.square(array, dtype=np.float64).sum(axis=others) for array in arrays)
+        size = np.sqrt(power)
+        small = [index for index, own in enumerate(size.tolist()) if 0 < own < size.max() / _SMALL]
+        if small and np.isfinite(size).all():
+            label = f"{len(small)} of {len(size)} slices, below 1/{_SMALL} of the others"
+            return SmallPart(axis, small, label)
+    return None
 
 
 def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputMetrics:
@@ -145,7 +188,10 @@ def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputMe
 
 def _worst(cases: Sequence[tuple[OutputMetrics, ...]]) -> tuple[OutputMetrics, ...]:
     """Per output, the metrics of the case that is furthest off."""
-    return tuple(max(items, key=_badness) for items in zip(*cases, strict=True))
+    by_name: dict[str, list[OutputMetrics]] = {}
+    for item in (item for case in cases for item in case):
+        by_name.setdefault(item.name, []).append(item)
+    return tuple(max(items, key=_badness) for items in by_name.values())
 
 
 def _badness(item: OutputMetrics) -> tuple[bool, int, float]:

@@ -55,6 +55,17 @@ class Distribution(msgspec.Struct, frozen=True):
         centres = (self.first + np.arange(len(self.counts)) + 0.5) * self.width
         return np.clip(centres, self.lowest, self.highest)
 
+    def share_within(self, bound: float) -> float:
+        """Part of the counted values that lie between ``-bound`` and ``bound``, to within a bin on each side.
+
+        Where no value is negative, those of the first bin do not count: behind a Relu most of them are zeros.
+        """
+        counts = self.counts.copy()
+        if self.lowest == 0.0 and self.first == 0:
+            counts[:1] = 0
+        inside = np.abs(self.centres) <= bound
+        return float(counts[inside].sum() / max(1, counts.sum()))
+
 
 @final
 class StreamingHistogram:

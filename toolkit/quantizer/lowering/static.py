@@ -25,6 +25,7 @@ from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
 OPSET = 13
 """Per-channel QuantizeLinear and DequantizeLinear appeared in it."""
 _WEIGHT_ELEMENTS = 1024  # smaller constants are scales, biases and masks
+_LOST = 0.5  # of the values of a tail
 _OWN = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -82,6 +83,8 @@ def _planned(
     seen = {name: record.distribution(name) for name in wanted}
     unusable = {name: reason for name, found in seen.items() if (reason := why_unusable(found))}
     plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=keep_float)
+    if wide := _wide_tails(plan, seen):
+        plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float={**wide, **(keep_float or {})})
     ranges = {
         name: observed_range(found, observer, symmetric=variant.activations.symmetric)
         for name in plan.tensors
@@ -104,6 +107,21 @@ def _without_rule(model: ir.Model, variant: Variant) -> list[LeftInFloat]:
 def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
     return tensor is not None and tensor.dtype is ir.DataType.FLOAT and tensor.size >= _WEIGHT_ELEMENTS
+
+
+def _wide_tails(plan: Plan, seen: Mapping[str, Distribution | None]) -> dict[str, str]:
+    """Nodes whose results no quantized node reads and are of so different size that 8 bits lose the smaller ones.
+
+    Detector heads end so: one Conv gives boxes in pixels and scores below one.
+    """
+    read = {plan.scale_of.get(value, value) for placed in plan.nodes for value in placed.activations.values()}
+    found = {}
+    for placed in plan.nodes:
+        if placed.result is None or placed.result in read or (at := seen.get(placed.result.name or "")) is None:
+            continue
+        if (lost := at.share_within((at.highest - at.lowest) / 255 / 2)) > _LOST:
+            found[placed.node.name or ""] = f"its results differ too much in size: 8 bits make {lost:.0%} of them zero"
+    return found
 
 
 def why_unusable(seen: Distribution | None) -> str | None:
