@@ -67,6 +67,7 @@ def _zoo(name: str) -> Callable[[Path, Path], None]:
         entry = zoo_module("registry").entry(name)
         if "digits" not in name:
             export(f"zoo:{name}", output=path)
+            _forget_preprocessing(path)
             return
         training, splits = zoo_module("training"), zoo_module("digits").write_splits(path.parent / "digits")
         data = {key: _digits(name, splits[key]) for key in ("train", "test")}
