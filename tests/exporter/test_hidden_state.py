@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -349,10 +351,10 @@ def write(folder: Path, body: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _beside_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.delitem(sys.modules, "beside", raising=False)
+def _beside_is_read_anew() -> Iterator[None]:
+    sys.modules.pop("beside", None)  # other tests have a file of this name too
+    yield
+    sys.modules.pop("beside", None)
 
 
 @pytest.mark.parametrize("name", STATE)
