@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from toolkit.errors import InvalidInput
+from toolkit.profiler.pairing import PairedRatio
 from toolkit.providers import registry
+from toolkit.quantizer.economy import without_each_kind, without_kinds
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.methods import Recipe
 from toolkit.quantizer.race import race
@@ -48,7 +51,7 @@ def choose(job: Job, bench: Bench, recipes: Sequence[Recipe]) -> Choice:
     candidates += [found for item in best if (found := bench.corrected(item, bench.judged_for_choice)) is not item]
     candidates += _mended(job, bench, candidates)
     good = _best_of_groups([item for item in candidates if not item.trial.refusal])
-    raced = _raced(job, good) if good else []
+    raced = _economical(job, bench, _raced(job, good)) if good else []
     out_of_it = (item.trial for item in candidates if item not in good)
     tried = (*refused, *out_of_it, *(item.trial for item in raced))
     faster = [item for item in raced if item.trial.speed is not None and item.trial.speed.verdict == "faster"]
@@ -96,16 +99,41 @@ def _ratio(candidate: Candidate) -> float:
 def _raced(job: Job, good: Sequence[Candidate]) -> list[Candidate]:
     """The same candidates with their speed."""
     job.say(f"measuring {len(good)} candidates against the float model on {job.target.name}")
+    found = _times(job, job.runnable, {item.recipe.name: item.path for item in good})
+    trials = [msgspec.structs.replace(item.trial, speed=found.get(item.recipe.name)) for item in good]
+    return [msgspec.structs.replace(item, trial=trial) for item, trial in zip(good, trials, strict=True)]
+
+
+def _times(job: Job, baseline: Path, files: Mapping[str, Path]) -> dict[str, PairedRatio]:
+    """Time of each file over that of ``baseline`` on the target, all of them taking turns."""
     provider = registry.provider(job.target.provider)
     with ExitStack() as stack:
-        baseline = stack.enter_context(provider.open(job.runnable, job.target))
-        sessions = {item.recipe.name: stack.enter_context(provider.open(item.path, job.target)) for item in good}
-        found = race(baseline, sessions, race_feeds(job))
-    return [_with_speed(item, msgspec.structs.replace(item.trial, speed=found.get(item.recipe.name))) for item in good]
+        first = stack.enter_context(provider.open(baseline, job.target))
+        sessions = {name: stack.enter_context(provider.open(path, job.target)) for name, path in files.items()}
+        return race(first, sessions, race_feeds(job))
 
 
-def _with_speed(candidate: Candidate, trial: Trial) -> Candidate:
-    return msgspec.structs.replace(candidate, trial=trial)
+def _economical(job: Job, bench: Bench, raced: list[Candidate]) -> list[Candidate]:
+    """``raced``, its fastest static candidate measured once more beside one without what does not pay."""
+    able = [item for item in raced if item.recipe.without is not None and item.trial.speed is not None]
+    if not able:
+        return raced
+    whole = min(able, key=_ratio)
+    parts = without_each_kind(job, bench, whole)
+    if not parts:
+        return raced
+    job.say(f"measuring which of {len(parts)} kinds of nodes pay")
+    found = _times(job, whole.path, {kind: item.path for kind, item in parts.items()})
+    costly = [kind for kind, ratio in sorted(found.items(), key=_by_ratio) if ratio.verdict == "faster"]
+    if not costly:
+        return raced
+    better = without_kinds(job, bench, whole, costly) if len(costly) > 1 else parts[costly[0]]
+    others = [item for item in raced if item is not whole]
+    return [*others, *_raced(job, [whole, better or parts[costly[0]]])]
+
+
+def _by_ratio(item: tuple[str, PairedRatio]) -> float:
+    return item[1].ratio
 
 
 def race_feeds(job: Job) -> list[Feeds]:

@@ -95,7 +95,7 @@ def _static(job: Job, choices: Choices, every: bool) -> list[Recipe]:
                 shifts=job.shifts(variant, observer) if correct else None,
             ),
             group=group,
-            without=lambda nodes: recipe(variant, observer, nodes, correct),
+            without=lambda nodes: recipe(variant, observer, {**(further or {}), **nodes}, correct),
             corrected=None if correct or not job.can_correct else lambda: recipe(variant, observer, further, True),
         )  # fmt: skip
 

@@ -79,18 +79,36 @@ def _planned(
 ) -> _Planned:  # fmt: skip
     copy = model.clone()
     shapes = infer(copy)
-    wanted = make_plan(copy, variant, shapes).tensors
-    seen = {name: record.distribution(name) for name in wanted}
-    unusable = {name: reason for name, found in seen.items() if (reason := why_unusable(found))}
-    plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=keep_float)
-    if wide := _wide_tails(plan, seen):
-        plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float={**wide, **(keep_float or {})})
+    in_float = dict(keep_float or {})
+    seen: dict[str, Distribution | None] = {}
+    unusable: dict[str, str] = {}
+    plan = make_plan(copy, variant, shapes, keep_float=in_float)
+    # What stays in float changes which tensors the others read, so their ranges are looked up until nothing is new.
+    while new := [name for name in plan.tensors if name not in seen]:
+        seen |= {name: _recorded(record, copy, variant, name) for name in new}
+        unusable |= {name: reason for name in new if (reason := why_unusable(seen[name]))}
+        plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=in_float)
+        if wide := _wide_tails(plan, seen):
+            in_float = {**wide, **in_float}
+            plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=in_float)
     ranges = {
         name: observed_range(found, observer, symmetric=variant.activations.symmetric)
         for name in plan.tensors
-        if (found := seen.get(name)) is not None
+        if (found := seen[name]) is not None
     }
     return _Planned(copy, plan, ranges)
+
+
+def _recorded(record: CalibrationRecord, model: ir.Model, variant: Variant, name: str) -> Distribution | None:
+    """What was seen of a tensor, or of the one whose elements it holds: calibration looks at one of them."""
+    producers = {output.name: node for node in model.graph for output in node.outputs}
+    wanted: str | None = name
+    while wanted is not None and (found := record.distribution(wanted)) is None:
+        node = producers.get(wanted)
+        moves = node is not None and not node.domain and node.op_type in variant.transparent
+        source = node.inputs[0] if node is not None and moves else None
+        wanted = None if source is None else source.name
+    return None if wanted is None else found
 
 
 def _without_rule(model: ir.Model, variant: Variant) -> list[LeftInFloat]:
