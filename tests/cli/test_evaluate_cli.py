@@ -157,7 +157,7 @@ def test_a_broken_model_is_one_line(tmp_path: Path, data: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_labels_of_a_float_type_are_one_line(
+def test_labels_of_a_float_type_count_where_they_are_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: bool, shift: float
 ) -> None:
     model = save_model(tmp_path / "m.onnx", metadata=metadata)
@@ -166,6 +166,9 @@ def test_labels_of_a_float_type_are_one_line(
         tmp_path / "float.npz", {"image" if metadata else "x": IMAGES if metadata else x, "labels": LABELS + shift}
     )
     code, out, err = outcome(capsys, "evaluate", model, "--data", data)
+    if shift == 0.0:
+        assert code == 0 and "accuracy" in out
+        return
     assert (code, out) == (2, "")
-    assert "labels are no class numbers; got float64 [32]; expected integers; labels.astype('int64')" in err
+    assert "labels are no class numbers; got float64 [32]; expected whole numbers" in err
     assert err.count("\n") == 1

@@ -42,10 +42,11 @@ def labels_of(batch: Batch, where: str) -> Array:
 
 
 def _integers(labels: Array, where: str) -> Array:
-    if labels.dtype.kind not in "iub":
+    # Class numbers are often stored as floats; what has a fraction counts nothing.
+    whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.rint(labels))))
+    if not whole:
         raise InvalidData(
-            "labels are no class numbers", where=where, got=f"{labels.dtype} {list(labels.shape)}", expected="integers",
-            next_step="labels.astype('int64'), if they count classes",
+            "labels are no class numbers", where=where, got=f"{labels.dtype} {list(labels.shape)}", expected="whole numbers",
         )  # fmt: skip
     return labels.astype(np.int64)
 
