@@ -5,7 +5,7 @@ import pytest
 
 from toolkit.errors import UsageError
 from toolkit.quantizer.calibration.histogram import Distribution, StreamingHistogram
-from toolkit.quantizer.calibration.observers import PERCENTILE, observed_range
+from toolkit.quantizer.calibration.observers import PERCENTILE, observed_range, rounding_snr_db
 from toolkit.quantizer.choices import OBSERVERS, Observer
 from toolkit.tensors import Array
 
@@ -100,3 +100,14 @@ def test_nothing_seen_is_no_range() -> None:
 def test_an_unknown_observer_is_named() -> None:
     with pytest.raises(UsageError, match="no such observer.*minmx.*minmax"):
         observed_range(Distribution(), "minmx", symmetric=False)
+
+
+def test_rounding_is_told_in_decibels() -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, 100_000).astype(np.float32)
+    histogram = StreamingHistogram()
+    histogram.update(values)
+    seen = histogram.distribution()
+    # A uniform signal over 255 steps: 20 log10(255) decibels; source: the noise of a step is step^2 / 12.
+    assert rounding_snr_db(seen, (seen.lowest, seen.highest)) == pytest.approx(48.1, abs=0.3)
+    assert rounding_snr_db(seen, (-10.0, 10.0)) == pytest.approx(28.1, abs=0.5)
+    assert rounding_snr_db(seen, (0.0, 0.0)) == 0.0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolkit.quantizer.report import QuantizeReport, Trial
 
 _WIDTH = 80
+_ROUNDINGS, _PRECISE_DB = 3, 35.0  # tensors to name, and those that nobody needs to hear of
 _UNITS = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 
@@ -100,6 +101,7 @@ def table(report: QuantizeReport) -> str:
     if report.quantized:
         lines.append("narrowed: " + ", ".join(f"{count} {name}" for name, count in report.quantized.items()))
     lines += _left(report)
+    lines += [_rounding(item) for item in report.roundings[:_ROUNDINGS] if item.snr_db < _PRECISE_DB]
     lines += [_output(item) for item in report.outputs]
     if report.accuracy is not None:
         lines.append(_accuracy(report))
@@ -118,6 +120,11 @@ def table(report: QuantizeReport) -> str:
 def _left(report: QuantizeReport) -> list[str]:
     reasons = Counter((item.operator, item.reason) for item in report.left)
     return [f"left in float: {count} {operator}: {reason}" for (operator, reason), count in reasons.most_common(8)]
+
+
+def _rounding(item: Any) -> str:
+    readers = f", read by {', '.join(item.nodes[:2])}" if item.nodes else ""
+    return f"least precise: {item.tensor}, {item.snr_db:.1f} dB{readers}"
 
 
 def _output(item: Any) -> str:

@@ -46,7 +46,8 @@ def _integers(labels: Array, where: str) -> Array:
     whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.rint(labels))))
     if not whole:
         raise InvalidData(
-            "labels are no class numbers", where=where, got=f"{labels.dtype} {list(labels.shape)}", expected="whole numbers",
+            "labels are no class numbers", where=where, got=f"{labels.dtype} {list(labels.shape)}",
+            expected="whole numbers",
         )  # fmt: skip
     return labels.astype(np.int64)
 

@@ -208,6 +208,7 @@ def _written(job: Job, kept: _Kept, output: Path) -> QuantizeReport:
         size_bytes_after=facts(output).size_bytes,
         quantized=trial.quantized,
         left=left,
+        roundings=() if candidate is None else candidate.roundings,
         outputs=trial.outputs,
         accuracy=kept.accuracy,
         speed=trial.speed,

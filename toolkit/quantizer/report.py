@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from toolkit.profiler.pairing import PairedRatio
+from toolkit.quantizer.lowering.lowered import Rounding
 from toolkit.quantizer.plan import LeftInFloat
 from toolkit.verifier.metrics import OutputMetrics
 
@@ -71,6 +72,7 @@ class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
         calibration_samples: 0 where none were needed.
         quantized: nodes that were narrowed, by operator.
         left: nodes that the placement knows but that stayed in float, with the reason.
+        roundings: per quantized activation, how well 8 bits hold it; the worst first.
         outputs: per output, the error against the float model.
         candidates: what "auto" tried.
         sha256: of the output file.
@@ -91,6 +93,7 @@ class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes_after: int
     quantized: dict[str, int]
     left: tuple[LeftInFloat, ...]
+    roundings: tuple[Rounding, ...]
     outputs: tuple[OutputMetrics, ...]
     accuracy: Accuracy | None
     speed: PairedRatio | None

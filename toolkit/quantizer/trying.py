@@ -18,6 +18,7 @@ from toolkit.providers.base import Session
 from toolkit.quantizer.accuracy import compare, score
 from toolkit.quantizer.fidelity import fidelity, refusal
 from toolkit.quantizer.job import Job
+from toolkit.quantizer.lowering.lowered import Rounding
 from toolkit.quantizer.methods import Recipe
 from toolkit.quantizer.plan import LeftInFloat
 from toolkit.quantizer.report import Accuracy, Trial, worst_snr_db
@@ -34,6 +35,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     Attributes:
         nodes: those that were narrowed and could be left in float.
+        roundings: how well 8 bits hold each activation, the worst first.
     """
 
     recipe: Recipe
@@ -43,6 +45,7 @@ class Candidate(msgspec.Struct, frozen=True):
     left: tuple[LeftInFloat, ...]
     notes: tuple[str, ...]
     nodes: tuple[str, ...] = ()
+    roundings: tuple[Rounding, ...] = ()
 
 
 @final
@@ -82,7 +85,9 @@ class Bench:
             trial = msgspec.structs.replace(trial, refusal=str(exc))
         else:
             trial = msgspec.structs.replace(trial, outputs=outputs, refusal=refusal(outputs, recipe.precision))
-        return Candidate(recipe, trial, path, target, lowered.left, lowered.notes, lowered.nodes)
+        return Candidate(
+            recipe, trial, path, target, lowered.left, lowered.notes, lowered.nodes, lowered.roundings
+        )  # fmt: skip
 
     def attempt(self, recipe: Recipe, judge: Callable[[Candidate], Candidate]) -> Candidate | Trial:
         """The candidate, judged, or the trial of one that could not be made."""

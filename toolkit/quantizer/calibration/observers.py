@@ -11,6 +11,7 @@ from toolkit.errors import UsageError
 from toolkit.quantizer.calibration.histogram import Distribution
 from toolkit.quantizer.choices import OBSERVERS
 from toolkit.tensors import nearest
+from toolkit.verifier.metrics import decibels
 
 Range = tuple[float, float]
 Doubles = npt.NDArray[np.float64]
@@ -61,6 +62,13 @@ def _mse(seen: Distribution, symmetric: bool) -> Range:
 
 def _entropy(seen: Distribution, symmetric: bool) -> Range:
     return _best(seen, symmetric, _divergence)
+
+
+def rounding_snr_db(seen: Distribution, bounds: Range) -> float:
+    """Power of what was seen over that of the error that 256 levels over ``bounds`` make of it, in decibels."""
+    power = float(np.dot(np.square(seen.centres), seen.counts))
+    noise = _squared_error(seen, seen.centres, bounds) if bounds[1] > bounds[0] else power
+    return decibels(power, noise)
 
 
 Cost = Callable[[Distribution, Doubles, Range], float]

@@ -13,12 +13,12 @@ from toolkit.data import Dataset
 from toolkit.graph.shapes import infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
-from toolkit.quantizer.calibration.observers import Range, observed_range
+from toolkit.quantizer.calibration.observers import Range, observed_range, rounding_snr_db
 from toolkit.quantizer.calibration.record import CalibrationRecord
 from toolkit.quantizer.choices import Observer
 from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_shifts
 from toolkit.quantizer.lowering.gemm_bias import biased_products, fuse_biases
-from toolkit.quantizer.lowering.lowered import Lowered
+from toolkit.quantizer.lowering.lowered import Lowered, Rounding
 from toolkit.quantizer.lowering.qdq import write_qdq
 from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
 
@@ -30,11 +30,12 @@ _OWN = ("QuantizeLinear", "DequantizeLinear")
 
 
 class _Planned(NamedTuple):
-    """A copy of the model with what shall become of it."""
+    """A copy of the model with what shall become of it, and what calibration saw of its tensors."""
 
     model: ir.Model
     plan: Plan
     ranges: dict[str, Range]
+    seen: dict[str, Distribution]
 
 
 def lower_static(
@@ -53,7 +54,7 @@ def lower_static(
         keep_float: names of nodes that shall stay as they are, with the reason.
         shifts: of :func:`bias_shifts` for the same variant, record and observer; None corrects nothing.
     """
-    copy, plan, ranges = _planned(model, variant, record, observer, keep_float)
+    copy, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
     products = biased_products(plan, infer(copy)) if variant.gemm_bias else ()
     write_qdq(copy, plan, ranges)
@@ -63,14 +64,29 @@ def lower_static(
         copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
         (f"the biases of {corrected} nodes were corrected",) if corrected else (),
         nodes=tuple(placed.node.name or "" for placed in plan.nodes),
+        roundings=_roundings(plan, ranges, seen),
     )  # fmt: skip
+
+
+def _roundings(plan: Plan, ranges: Mapping[str, Range], seen: Mapping[str, Distribution]) -> tuple[Rounding, ...]:
+    readers: dict[str, dict[str, None]] = {}
+    for placed in plan.nodes:
+        for value in placed.activations.values():
+            source = plan.scale_of.get(value, value).name or ""
+            readers.setdefault(source, {})[placed.node.name or ""] = None
+    found = (
+        Rounding(tensor, round(rounding_snr_db(seen[tensor], bounds), 1), tuple(readers.get(tensor, ())))
+        for tensor, bounds in ranges.items()
+    )
+    return tuple(sorted(found, key=lambda item: item.snr_db))
 
 
 def bias_shifts(
     model: ir.Model, variant: Variant, record: CalibrationRecord, observer: Observer, data: Dataset
 ) -> Shifts:
     """What quantizing ``model`` this way moves the means of its channels by (:mod:`.correction`)."""
-    return mean_shifts(*_planned(model, variant, record, observer, None), data)
+    planned = _planned(model, variant, record, observer, None)
+    return mean_shifts(planned.model, planned.plan, planned.ranges, data)
 
 
 def _planned(
@@ -79,32 +95,32 @@ def _planned(
 ) -> _Planned:  # fmt: skip
     copy = model.clone()
     shapes = infer(copy)
+    makers = {output.name or "": node for node in copy.graph for output in node.outputs}
     in_float = dict(keep_float or {})
     seen: dict[str, Distribution | None] = {}
     unusable: dict[str, str] = {}
     plan = make_plan(copy, variant, shapes, keep_float=in_float)
     # What stays in float changes which tensors the others read, so their ranges are looked up until nothing is new.
     while new := [name for name in plan.tensors if name not in seen]:
-        seen |= {name: _recorded(record, copy, variant, name) for name in new}
+        seen |= {name: _recorded(record, makers, variant, name) for name in new}
         unusable |= {name: reason for name in new if (reason := why_unusable(seen[name]))}
         plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=in_float)
         if wide := _wide_tails(plan, seen):
             in_float = {**wide, **in_float}
             plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=in_float)
-    ranges = {
-        name: observed_range(found, observer, symmetric=variant.activations.symmetric)
-        for name in plan.tensors
-        if (found := seen[name]) is not None
-    }
-    return _Planned(copy, plan, ranges)
+    used = {name: found for name in plan.tensors if (found := seen[name]) is not None}
+    symmetric = variant.activations.symmetric
+    ranges = {name: observed_range(found, observer, symmetric=symmetric) for name, found in used.items()}
+    return _Planned(copy, plan, ranges, used)
 
 
-def _recorded(record: CalibrationRecord, model: ir.Model, variant: Variant, name: str) -> Distribution | None:
+def _recorded(
+    record: CalibrationRecord, makers: Mapping[str, ir.Node], variant: Variant, name: str
+) -> Distribution | None:
     """What was seen of a tensor, or of the one whose elements it holds: calibration looks at one of them."""
-    producers = {output.name: node for node in model.graph for output in node.outputs}
     wanted: str | None = name
     while wanted is not None and (found := record.distribution(wanted)) is None:
-        node = producers.get(wanted)
+        node = makers.get(wanted)
         moves = node is not None and not node.domain and node.op_type in variant.transparent
         source = node.inputs[0] if node is not None and moves else None
         wanted = None if source is None else source.name
