@@ -432,6 +432,18 @@ def test_bad_iterables_are_one_line(items: Any, message: str) -> None:
         list(from_iterable(items))
 
 
+def test_arrays_called_like_the_models_own_input_are_ready(tmp_path: Path) -> None:
+    recipe = Preprocessing((InputSteps("pixels", (Scale(factor=1 / 255),), source="image"),))
+    images = np.full((2, 3), 255, np.uint8)
+    for name, values in (("image", images), ("pixels", images.astype(np.float32) / 255)):
+        np.savez(tmp_path / f"{name}.npz", **{name: values})
+        data = open_data(tmp_path / f"{name}.npz", inputs=specs("pixels:float32[n,3]"), preprocessing=recipe)
+        assert gathered(data)[0]["pixels"].tolist() == [[1.0, 1.0, 1.0]] * 2
+    with pytest.raises(InvalidData, match="no array 'image'"):
+        np.savez(tmp_path / "other.npz", other=images)
+        open_data(tmp_path / "other.npz", inputs=specs("pixels:float32[n,3]"), preprocessing=recipe)
+
+
 def test_a_preprocessing_error_names_the_file(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "d.npz", {"x": X})
     with pytest.raises(InvalidData, match=r"d.npz: input 'x': preprocessing step 1 \(reshape\) does not fit"):

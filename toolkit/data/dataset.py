@@ -99,7 +99,8 @@ class Dataset:
         state: Mapping[str, str] | None = None,
         stages: tuple[Stage, ...] = (),
     ) -> None:
-        self._source, self._inputs, self._preprocessing = source, inputs, preprocessing
+        self._source, self._inputs = source, inputs
+        self._preprocessing = None if preprocessing is None else preprocessing.for_columns(source.columns)
         self._stages = stages
         self.state = {**source.state, **(state or {})}
         self._names = self._column_names()

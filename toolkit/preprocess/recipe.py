@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -72,6 +72,12 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     inputs: tuple[InputSteps, ...]
     schema_version: int = SCHEMA_VERSION
+
+    def for_columns(self, names: Collection[str]) -> Preprocessing | None:
+        """This, less what makes inputs that ``names`` hold ready-made instead of raw; None where nothing is left."""
+        ready = {item.input for item in self.inputs if item.input in names and item.key not in names}
+        left = tuple(item for item in self.inputs if item.input not in ready)
+        return msgspec.structs.replace(self, inputs=left) if left else None
 
     def apply(self, raw: Raw, where: str = "") -> dict[str, Array]:
         """Feeds for one batch.
