@@ -184,3 +184,18 @@ def test_the_command_reports_gathers_and_refuses_the_file_again(write: Write, tm
     assert (report.quantized, report.precision) == ({"Gather": 1}, "int8")
     with pytest.raises(Exception, match="quantized already; got int8"):
         quantize(tmp_path / "out.onnx", tmp_path / "again.onnx", method="weight-only")
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_static_int8_narrows_the_tables_of_a_model_as_well(
+    write: Callable[..., Path], tmp_path: Path, target: str
+) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]>\n' + (
+        "g (int64[N,T] ids) => (float[N,T,8] y) { e = Gather(table, ids)\n p = MatMul(e, w)\n y = Add(p, b) }"
+    )
+    source = write(text, {"table": (1024, 64), "w": (64, 8), "b": (8,)})
+    samples = [{"ids": np.random.default_rng(0).integers(0, 1024, (4, 6))}]
+    report = quantize(source, tmp_path / "o.onnx", method="static", calibration=samples, target=target)
+    assert report.quantized == {"MatMul": 1, "Gather": 1}
+    assert report.size_bytes_after < 0.3 * report.size_bytes_before
+    assert report.outputs[0].snr_db > 30

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 
 from toolkit.data import Dataset
+from toolkit.graph.edit import Editor
 from toolkit.graph.shapes import infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
@@ -20,6 +22,7 @@ from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_s
 from toolkit.quantizer.lowering.gemm_bias import biased_products, fuse_biases
 from toolkit.quantizer.lowering.lowered import Lowered, Rounding
 from toolkit.quantizer.lowering.qdq import write_qdq
+from toolkit.quantizer.lowering.tables import narrow_tables
 from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
 
 OPSET = 13
@@ -60,8 +63,14 @@ def lower_static(
     write_qdq(copy, plan, ranges)
     fuse_biases(copy, products)
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
+    left = plan.left
+    if plan.nodes:  # tables alone are what weight-only is for
+        tables = narrow_tables(Editor(copy))
+        quantized += Counter(Gather=tables.readers)
+        left += tables.left
+        common.RemoveUnusedNodesPass()(copy)
     return Lowered(
-        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*plan.left, *_without_rule(copy, variant)),
+        copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*left, *_without_rule(copy, variant)),
         (f"the biases of {corrected} nodes were corrected",) if corrected else (),
         nodes=tuple(placed.node.name or "" for placed in plan.nodes),
         roundings=_roundings(plan, ranges, seen),
