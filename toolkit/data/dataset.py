@@ -138,8 +138,10 @@ class Dataset:
         return self._with(stages=(*self._stages, Window(start, stop)))
 
     def batched(self, size: int) -> Dataset:
-        """The same samples in other batches."""
-        return self._with(batch_size=size)
+        """The same samples in other batches; as they are where an input of a fixed size stands beside a dynamic batch,
+        such as a weight that is an input: it does not go in parts."""
+        leading = {isinstance(spec.shape[0], int) for spec in self._fed_inputs() if spec.shape}
+        return self if len(leading) > 1 else self._with(batch_size=size)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Two datasets without a sample in common, drawn at random: ``fraction`` of the samples, and the rest.

@@ -28,6 +28,7 @@ from toolkit.tensors import Array
 
 SAMPLES = 64
 """A mean needs fewer samples than a range does."""
+_BATCH = 4  # what the engine holds grows with it
 _AXES_ARE_AN_INPUT = 18  # of ReduceMean, from this opset on
 Shifts = Mapping[str, Array]
 """By node: quantized minus float, the mean per output channel, ``(channels,) float32``."""
@@ -59,7 +60,8 @@ def mean_shifts(model: ir.Model, plan: Plan, ranges: Mapping[str, Range], data: 
         path = Path(folder) / "twins.onnx"
         ir.save(model, path, external_data=f"{path.name}.data")
         with registry.provider("cpu").open(path) as session:
-            for batch, found in steps(session, data.take(0, SAMPLES), input_specs(model)):
+            few = data.take(0, SAMPLES).batched(min(data.batch_size, _BATCH))
+            for batch, found in steps(session, few, input_specs(model)):
                 count += batch.count
                 for node, output in outputs.items():
                     mean = found[output].reshape(-1).astype(np.float64)
