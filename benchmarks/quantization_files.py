@@ -18,7 +18,7 @@ from toolkit.graph.facts import facts
 from toolkit.providers import registry
 from toolkit.tensors import Array, Feeds, TensorSpec, example_inputs
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SPLITS = ("calibration", "choose", "test")
 _RACE_FEEDS = 4
 _POLL_S = 0.05
@@ -87,9 +87,11 @@ def child(script: str, job: Mapping[str, Any], folder: Path, *, timeout_s: float
     result_path.unlink(missing_ok=True)
     job_path.write_text(json.dumps(job))
     with log.open("w") as stream:
+        # ONNX Runtime's shape inference leaves files where it runs, so it runs in the folder that goes away.
         process = subprocess.Popen(
-            [sys.executable, str(HERE / script), str(job_path), str(result_path)], stdout=stream, stderr=stream
-        )
+            [sys.executable, str(HERE / script), str(job_path), str(result_path)],
+            stdout=stream, stderr=stream, cwd=folder,
+        )  # fmt: skip
         reason = _watched(process, timeout_s, limit_mb)
     text = result_path.read_text() if result_path.is_file() else ""
     if not reason and process.returncode:
