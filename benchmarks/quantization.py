@@ -273,9 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{case.name}: skipped, {reason}\n", flush=True)
             continue
         with tempfile.TemporaryDirectory(prefix="toolkit-benchmark-") as folder:
-            for block in Bench(build(case, given.cache.resolve(), given.material.resolve()), given, Path(folder)).run(
-                providers
-            ):
+            built = build(case, given.cache.resolve(), given.material.resolve())
+            for block in Bench(built, given, Path(folder)).run(providers):
                 blocks.append(block)
                 print("\n".join(block_lines(block)), flush=True)
                 if given.output:

@@ -31,6 +31,12 @@ def test_gpus_get_signed_symmetric_activations_and_the_cpu_unsigned_ones() -> No
     assert tables["cpu"].variants[0].activations.type == "uint8"
 
 
+def test_a_variant_that_is_like_another_has_its_rules() -> None:
+    plain, derived = (placement_rules("cpu.toml").variant(name) for name in ("unsigned", "bias-in-gemm"))
+    assert derived.rules == plain.rules and derived.keep_whole == plain.keep_whole
+    assert (plain.gemm_bias, derived.gemm_bias) == (False, True)
+
+
 def test_a_variant_is_found_by_name() -> None:
     assert placement_rules("openvino.toml").variant("signed").activations.type == "int8"
     with pytest.raises(
@@ -46,6 +52,7 @@ def test_a_variant_is_found_by_name() -> None:
         (('type = "uint8"', 'type = "uint9"'), "uint9"),
         (("schema_version = 1", "schema_version = 7"), "7"),
         (("[dynamic]", "[dynamic"), "not a TOML file"),
+        (('like = "unsigned"', 'like = "unsinged"'), "unknown field `like`"),
     ],
 )
 def test_a_slip_in_a_table_is_one_line(change: tuple[str, str], message: str, tmp_path: Path) -> None:

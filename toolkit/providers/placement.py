@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -134,11 +134,24 @@ def placement_rules(file: str) -> PlacementRules:
     """
     path = existing_file(_FOLDER / file, "placement file")
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), PlacementRules)
+        return msgspec.convert(_spelled_out(tomllib.loads(path.read_text(encoding="utf-8"))), PlacementRules)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidTarget("not a TOML file", where=path, got=exc) from exc
     except msgspec.ValidationError as exc:
         raise InvalidTarget("a placement rule does not fit", where=path, got=exc) from exc
+
+
+def _spelled_out(table: dict[str, Any]) -> dict[str, Any]:
+    """``table`` with variants that say ``like = "NAME"`` filled in from the earlier one of that name."""
+    variants = table.get("variants")
+    if not isinstance(variants, list) or not all(isinstance(item, dict) for item in variants):
+        return table  # its type is what is wrong, and the conversion says so
+    known: dict[object, dict[str, Any]] = {}
+    for item in variants:
+        own = {name: value for name, value in item.items() if name != "like"}
+        # An unknown name stays, and is refused as an unknown key.
+        known[item.get("name")] = {**known[item["like"]], **own} if item.get("like") in known else item
+    return {**table, "variants": list(known.values())}
 
 
 def shipped_rules() -> dict[str, PlacementRules]:

@@ -23,7 +23,7 @@ from toolkit.quantizer.trying import Bench, Candidate
 from toolkit.tensors import Feeds, example_inputs
 
 _FEEDS = 4
-TIE = 1.03
+TIE = 1.02
 """Times that differ by less than this factor are equal here: dynamic int8, whose answers depend on what shares the
 batch, has to be worth it."""
 

@@ -29,6 +29,11 @@ class Product(NamedTuple):
     dims: tuple[int | str, ...]
 
 
+def has_biased_products(model: ir.Model) -> bool:
+    """Whether any MatMul of ``model`` has a constant bias behind it."""
+    return any(node.op_type == "MatMul" and bias_home(node) is not None for node in model.graph)
+
+
 def biased_products(plan: Plan, shapes: Shapes) -> tuple[Product, ...]:
     """MatMuls of ``plan`` with a constant bias behind them; asked before anything is written."""
     found = []
