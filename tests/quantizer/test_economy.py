@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from toolkit.graph.files import load_model
@@ -54,6 +55,7 @@ def judged(slow: Mapping[str, float]) -> Callable[..., dict[str, PairedRatio]]:
     """A race whose outcome is known: kinds in ``slow`` take that part of the time when they are left in float."""
 
     def race(_: Session, candidates: Mapping[str, Session], __: object) -> dict[str, PairedRatio]:
+        assert len({session.model for session in candidates.values()}) == len(candidates)  # each has a file of its own
         found = {}
         for name in candidates:
             static = 0.4 if "nodes in float" in name else 0.5
@@ -81,6 +83,13 @@ def test_kinds_that_do_not_pay_are_left_in_float(
     assert sum(item.reason == REASON for item in report.left) == left
     assert report.speed is not None
     assert report.speed.ratio == (0.4 if left else 0.5)
+    in_file = onnx.load(report.output).graph
+    made = {output: node.op_type for node in in_file.node for output in node.output}
+    grouped = next(
+        node for node in in_file.node if any(item.name == "group" and item.i == 8 for item in node.attribute)
+    )
+    assert (made.get(grouped.input[1]) == "DequantizeLinear") == ("grouped Conv" not in slow)
+    assert sum(kind == "DequantizeLinear" for kind in made.values()) > 4
 
 
 def test_a_reader_of_moved_elements_finds_their_range_when_their_maker_is_left_in_float(

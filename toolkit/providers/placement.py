@@ -1,7 +1,8 @@
 """Where quantization goes on an engine, as data: ``cpu.toml``, ``openvino.toml``, … beside this file.
 
 No single placement of Q/DQ pairs is fast on every engine (DESIGN, section 6), so each provider has a table of its own.
-A table holds one or more *variants*, best guess first; choosing between them is a measurement's job, not this file's.
+A table holds one or more *variants*, best guess first; one may say ``like = "NAME"`` and how it differs. Choosing
+between them is a measurement's job, not this file's.
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     transparent: tuple[str, ...] = ()
     gemm_bias: bool = False
     rules: tuple[Rule, ...]
+
+    @property
+    def arithmetic(self) -> Variant:
+        """What decides how numbers are rounded: equal for variants that differ in form alone."""
+        return msgspec.structs.replace(self, name="", source="", gemm_bias=False)
 
     @property
     def operators(self) -> frozenset[str]:

@@ -82,7 +82,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="toolkit-quantize-") as folder:
         job = Job(
             source, chosen, rules, calibration=calibration, data=data, state=state or {}, samples=samples,
-            memory_limit_bytes=memory_limit_bytes, chooses=method in ("auto", "static") or _same(calibration, data),
+            memory_limit_bytes=memory_limit_bytes, chooses=method in ("auto", "static"),
             folder=Path(folder), say=progress or _silent,
         )  # fmt: skip
         with closing(job):
@@ -93,11 +93,6 @@ def quantize(
             if record is not None:
                 job.record().write(record)
             return _written(job, kept, output)
-
-
-def _same(calibration: Samples | None, data: Samples | None) -> bool:
-    """Whether both are the same file, so that the figure would come from samples that ranges were taken on."""
-    return calibration is not None and data is not None and str(calibration) == str(data)
 
 
 def _silent(_: str) -> None:
@@ -148,10 +143,11 @@ def _single(job: Job, bench: Bench, recipe: Recipe) -> _Kept:
         raise UsageError(NO_NODE, where=job.source, got="; ".join(left[:3]) or None, next_step="use another --method")
     if reason:
         candidate = within_budget(job, bench, candidate, judge) or candidate
-    if candidate.trial.accuracy is None and (reason := candidate.trial.refusal):
+    reason = candidate.trial.refusal
+    if reason and candidate.trial.accuracy is None:
         raise ParityError(f"{recipe.name} is not usable", where=job.source, got=reason)
     accuracy = _reported(job, bench, candidate)
-    if accuracy is not None and (reason := bench.over_budget(accuracy)):
+    if reason or (accuracy is not None and (reason := bench.over_budget(accuracy))):
         raise AccuracyError(f"{recipe.name} loses too much", where=job.source, got=reason)
     return _Kept(candidate, accuracy, (), ())
 

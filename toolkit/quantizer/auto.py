@@ -124,16 +124,11 @@ def _economical(job: Job, bench: Bench, raced: list[Candidate]) -> list[Candidat
         return raced
     job.say(f"measuring which of {len(parts)} kinds of nodes pay")
     found = _times(job, whole.path, {kind: item.path for kind, item in parts.items()})
-    costly = [kind for kind, ratio in sorted(found.items(), key=_by_ratio) if ratio.verdict == "faster"]
-    if not costly:
+    costly = [kind for kind, ratio in found.items() if ratio.verdict == "faster"]
+    better = without_kinds(job, bench, whole, costly) if costly else None
+    if better is None:
         return raced
-    better = without_kinds(job, bench, whole, costly) if len(costly) > 1 else parts[costly[0]]
-    others = [item for item in raced if item is not whole]
-    return [*others, *_raced(job, [whole, better or parts[costly[0]]])]
-
-
-def _by_ratio(item: tuple[str, PairedRatio]) -> float:
-    return item[1].ratio
+    return [*(item for item in raced if item is not whole), *_raced(job, [whole, better])]
 
 
 def race_feeds(job: Job) -> list[Feeds]:

@@ -35,17 +35,17 @@ def _kind(node: ir.Node) -> str:
 
 
 def without_each_kind(job: Job, bench: Bench, whole: Candidate) -> dict[str, Candidate]:
-    """``whole`` with all nodes of one kind in float, by kind; only those within the budget."""
+    """``whole`` with all nodes of one kind in float, by kind. Their accuracy is not asked for: they tell times."""
     remake = whole.recipe.without
     found = kinds(job.prepared(OPSET).model, whole.nodes)
     if remake is None or len(found) < 2:
         return {}
-    tried = {kind: bench.attempt(remake(in_float(nodes)), bench.judged_for_choice) for kind, nodes in found.items()}
+    tried = {kind: bench.attempt(remake(in_float(nodes)), bench.as_made) for kind, nodes in found.items()}
     return {kind: item for kind, item in tried.items() if isinstance(item, Candidate) and not item.trial.refusal}
 
 
 def without_kinds(job: Job, bench: Bench, whole: Candidate, names: Sequence[str]) -> Candidate | None:
-    """``whole`` with all nodes of several kinds in float; None where that does not keep the budget."""
+    """``whole`` with all nodes of some kinds in float; None where that does not keep the budget."""
     found = kinds(job.prepared(OPSET).model, whole.nodes)
     assert whole.recipe.without is not None, "asked for what without_each_kind made"
     nodes = [node for kind in names for node in found[kind]]

@@ -64,7 +64,7 @@ class Job:
         self._record: CalibrationRecord | None = None
         self._references: dict[str, Reference] = {}
         self._few: dict[str, Reference] = {}
-        self._shifts: dict[tuple[str, str], Shifts] = {}
+        self._shifts: dict[tuple[Variant, str], Shifts] = {}
         self._scores: dict[tuple[str, bool], Score] = {}
         self.parts = self._parts(data, state, chooses=chooses or calibration is None)
         self._record_path = _record_path(calibration)
@@ -131,7 +131,7 @@ class Job:
     def shifts(self, variant: Variant, observer: Observer) -> Shifts:
         """What static int8 moves the means of channels by."""
         assert self._calibration is not None, "ask can_correct first"
-        key = (variant.name, observer)
+        key = (variant.arithmetic, observer)
         if key not in self._shifts:
             self.say("correcting biases")
             model = self.prepared(CALIBRATION_OPSET).model

@@ -13,6 +13,7 @@ from toolkit.errors import UsageError
 from toolkit.graph.edit import subgraphs
 from toolkit.graph.shapes import Shapes
 from toolkit.providers.placement import Rule, Variant
+from toolkit.quantizer.lowering.fitness import unfit
 from toolkit.tensors import nearest
 
 
@@ -199,7 +200,7 @@ def _weight_refusal(node: ir.Node, index: int) -> str | None:
         return f"its weight is {str(tensor.dtype).lower()}, not float32"
     if len(tensor.shape) < 2 or tensor.size == 0:
         return f"its weight has the shape {list(tensor.shape)}"
-    return None if np.isfinite(tensor.numpy()).all() else "its weight has a NaN or an infinity"
+    return unfit(tensor)
 
 
 def _bias_refusal(node: ir.Node, index: int) -> str | None:

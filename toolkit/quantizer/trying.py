@@ -58,6 +58,7 @@ class Bench:
 
     def __init__(self, job: Job, max_drop: float) -> None:
         self._job, self._max_drop = job, max_drop
+        self._made = 0
 
     def make(self, recipe: Recipe) -> Candidate:
         """Make a candidate and compare its outputs with the float model's.
@@ -65,7 +66,8 @@ class Bench:
         Raises:
             ToolkitError: it could not be made.
         """
-        path = self._job.folder / f"{recipe.name.replace(' ', '-').replace(',', '')}.onnx"
+        self._made += 1
+        path = self._job.folder / f"{self._made}.onnx"  # names may repeat: two kinds of nodes with as many in float
         target = self._job.check_target(recipe.precision)
         reference = self._job.reference(target.provider)  # first, so that a float model it cannot open is the finding
         self._job.say(f"making {recipe.name}")

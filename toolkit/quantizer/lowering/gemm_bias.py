@@ -15,10 +15,9 @@ import onnx_ir.passes.common as common
 from toolkit.graph.edit import Editor, replace
 from toolkit.graph.shapes import Shapes
 from toolkit.quantizer.lowering.correction import BiasHome, bias_home
+from toolkit.quantizer.lowering.qdq import INT32_LIMIT
 from toolkit.quantizer.plan import Plan, constant
 from toolkit.tensors import Array
-
-_INT32_LIMIT = 2.0**31 - 256  # the largest float32 that fits
 
 
 class Product(NamedTuple):
@@ -76,7 +75,7 @@ class _Fuser:
         if pair is None or stored is None or bias is None:
             return False
         steps = _array(pair[1]).astype(np.float64) * _array(stored[1])
-        if np.abs(bias.numpy() / steps).max(initial=0.0) > _INT32_LIMIT:
+        if np.abs(bias.numpy() / steps).max(initial=0.0) > INT32_LIMIT:
             return False
         matrix = self._matrix(pair, product)
         result = self._edit.before(

@@ -21,7 +21,8 @@ from toolkit.quantizer.calibration.observers import Range
 from toolkit.quantizer.plan import PlacedNode, Plan, constant
 from toolkit.tensors import Array
 
-_INT32_LIMIT = 2.0**31 - 256  # the largest float32 that fits
+INT32_LIMIT = 2.0**31 - 256
+"""The largest float32 that fits into int32."""
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ class _Writer:
         tensor = constant(bias)
         assert tensor is not None
         largest = np.abs(tensor.numpy().reshape(-1).astype(np.float64))
-        least = (largest.max(initial=0.0) if steps.ndim == 0 else largest) / _INT32_LIMIT / self._input_step(placed)
+        least = (largest.max(initial=0.0) if steps.ndim == 0 else largest) / INT32_LIMIT / self._input_step(placed)
         return np.asarray(np.maximum(steps, least), np.float32)
 
     def _stored_weight(

@@ -12,7 +12,7 @@ import onnx_ir.passes.common as common
 
 from toolkit.data import Dataset
 from toolkit.graph.edit import Editor
-from toolkit.graph.shapes import infer
+from toolkit.graph.shapes import Shapes, infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
 from toolkit.quantizer.calibration.observers import Range, observed_range, rounding_snr_db
@@ -36,6 +36,7 @@ class _Planned(NamedTuple):
     """A copy of the model with what shall become of it, and what calibration saw of its tensors."""
 
     model: ir.Model
+    shapes: Shapes
     plan: Plan
     ranges: dict[str, Range]
     seen: dict[str, Distribution]
@@ -57,9 +58,9 @@ def lower_static(
         keep_float: names of nodes that shall stay as they are, with the reason.
         shifts: of :func:`bias_shifts` for the same variant, record and observer; None corrects nothing.
     """
-    copy, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
+    copy, shapes, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
-    products = biased_products(plan, infer(copy)) if variant.gemm_bias else ()
+    products = biased_products(plan, shapes) if variant.gemm_bias else ()
     write_qdq(copy, plan, ranges)
     fuse_biases(copy, products)
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
@@ -120,7 +121,7 @@ def _planned(
     used = {name: found for name in plan.tensors if (found := seen[name]) is not None}
     symmetric = variant.activations.symmetric
     ranges = {name: observed_range(found, observer, symmetric=symmetric) for name, found in used.items()}
-    return _Planned(copy, plan, ranges, used)
+    return _Planned(copy, shapes, plan, ranges, used)
 
 
 def _recorded(
