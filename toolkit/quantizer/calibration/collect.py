@@ -7,14 +7,13 @@ tensors are too large together, in groups of tensors) that keep within a memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from toolkit.data import Dataset
-from toolkit.errors import InvalidData, ToolkitError, one_line
-from toolkit.evaluator.stepping import Step, steps
+from toolkit.evaluator.stepping import steps
 from toolkit.graph.facts import input_specs
 from toolkit.graph.shapes import Shapes, infer
 from toolkit.providers.base import Session
@@ -67,7 +66,7 @@ def calibrate(
     done = 0
     with Session(engine, "cpu", Target(name="calibration", provider="cpu"), origin.model) as session:
         stream = data if data.state else data.batched(min(data.batch_size, batch_size))
-        for batch, _ in _guarded(steps(session, stream, session.inputs), data.name):
+        for batch, _ in steps(session, stream, session.inputs):
             done += batch.count
             if progress is not None:
                 progress(done)
@@ -79,20 +78,6 @@ def observable_tensors(model: ir.Model, shapes: Shapes) -> tuple[str, ...]:
     """Names of the tensors that any shipped placement may need the range of."""
     variants = [variant for rules in shipped_rules().values() for variant in rules.variants]
     return tuple(dict.fromkeys(name for variant in variants for name in make_plan(model, variant, shapes).tensors))
-
-
-def _guarded(stream: Iterator[Step], name: str) -> Iterator[Step]:
-    """What the stream raises, as one clear line that says how far it got."""
-    done = 0
-    try:
-        for step in stream:
-            done += step[0].count
-            yield step
-    except ToolkitError:
-        raise
-    except Exception as exc:
-        got = one_line(f"{type(exc).__name__}: {exc}", 200)
-        raise InvalidData(f"the stream of samples failed after {done} were run", where=name, got=got) from exc
 
 
 def _fit(model: ir.Model, observed: Sequence[str], limit: int) -> tuple[list[tuple[str, ...]], int]:
