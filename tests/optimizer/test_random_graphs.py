@@ -22,7 +22,9 @@ UNARY = (
     "w4, w4, g) {o} = Squeeze({o}_b, two)", "{o}_k = Constant<value_float=0.5>() {o} = Mul({a}, {o}_k)",
     "{o}_e = Abs(w4) {o} = Add({a}, {o}_e)", "{o}_n = Shape({a}) {o}_z = Gather({o}_n, one) {o}_f = Cast<to=1>({o}_z) "
     "{o} = Add({a}, {o}_f)", "{o} = Pad({a}, pads)", "{o} = Concat<axis=1>({a})",
-    "{o}_l, {o} = Split<axis=0>({a}, minus)",
+    "{o}_l, {o} = Split<axis=0>({a}, minus)", "{o} = Sub({a}, zero)", "{o}_n = Shape({a}) {o}_m = Expand(row, {o}_n) "
+    "{o} = Where({o}_m, {a}, w4)", "{o}_n = Shape(x) {o}_m = Expand(yes, {o}_n) {o}_w = Where({o}_m, zero, low) "
+    "{o} = Add({a}, {o}_w)", "{o}_r = Reshape({a}, flat) {o} = Mul({o}_r, unit)",
 )  # fmt: skip
 BINARY = ("{o} = Add({a}, {b})", "{o} = Sub({a}, {b})", "{o} = Mul({a}, copy4)", "{o} = Max({a}, {b})")
 BRANCH = (
@@ -32,7 +34,8 @@ BRANCH = (
 WEIGHTS = {
     "w44": normal(4, 4) / 2, "w4": normal(4), "copy4": normal(4), "g": np.abs(normal(4)) + 0.5, "two": np.array([2]),
     "one": np.int64(1), "pads": np.zeros(4, np.int64), "yes": np.array(True),
-    "no": np.array(False), "minus": np.array([0, 3]),
+    "no": np.array(False), "minus": np.array([0, 3]), "zero": np.float32(0), "low": np.float32(-np.inf),
+    "row": np.ones(4, bool), "flat": np.array([-1, 4]), "unit": np.ones((1, 4), np.float32),
 }  # fmt: skip
 
 

@@ -17,11 +17,13 @@ from toolkit.optimizer.passes.eliminate_common_subexpressions import EliminateCo
 from toolkit.optimizer.passes.fold_batch_norm import FoldBatchNorm
 from toolkit.optimizer.passes.fold_constants import FoldConstants
 from toolkit.optimizer.passes.inline_constant_if import InlineConstantIf
+from toolkit.optimizer.passes.inline_constant_where import InlineConstantWhere
 from toolkit.optimizer.passes.lift_constants import LiftConstants
 from toolkit.optimizer.passes.merge_transposes import MergeTransposes
 from toolkit.optimizer.passes.remove_casts import RemoveCasts
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
 from toolkit.optimizer.passes.remove_identity import RemoveIdentity
+from toolkit.optimizer.passes.remove_neutral_operands import RemoveNeutralOperands
 from toolkit.optimizer.passes.simplify_softmax_guard import SimplifySoftmaxGuard
 from toolkit.optimizer.passes.unwrap_batch_norm import UnwrapBatchNorm
 from toolkit.optimizer.passes.unwrap_transpose import UnwrapTranspose
@@ -48,6 +50,8 @@ def simplifications(growth_bytes: int = DEFAULT_GROWTH_BYTES) -> tuple[Pass, ...
         RemoveCasts(),
         FoldConstants(growth_bytes),
         InlineConstantIf(),
+        InlineConstantWhere(),
+        RemoveNeutralOperands(),
         UnwrapBatchNorm(),
         FoldBatchNorm(),
         SimplifySoftmaxGuard(),
