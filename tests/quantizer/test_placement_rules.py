@@ -32,9 +32,9 @@ def test_gpus_get_signed_symmetric_activations_and_the_cpu_unsigned_ones() -> No
 
 
 def test_a_variant_that_is_like_another_has_its_rules() -> None:
-    plain, derived = (placement_rules("cpu.toml").variant(name) for name in ("unsigned", "bias-in-gemm"))
+    plain, derived = (placement_rules("cpu.toml").variant(name) for name in ("unsigned", "fused"))
     assert derived.rules == plain.rules and derived.keep_whole == plain.keep_whole
-    assert (plain.gemm_bias, derived.gemm_bias) == (False, True)
+    assert (plain.fused, derived.fused) == (False, True)
 
 
 def test_a_variant_is_found_by_name() -> None:

@@ -69,7 +69,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     Attributes:
         keep_whole: chains such as ["Conv", "Relu"] that the engine runs as one kernel: no Q/DQ inside.
         transparent: operators that only move elements; what leaves them keeps the scale of what entered.
-        gemm_bias: whether a MatMul takes the constant Add behind it in, as a Gemm between two Reshapes.
+        fused: whether biased products and attentions become ONNX Runtime's own operators (lowering/fused.py).
     """
 
     name: str
@@ -78,13 +78,13 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     weights: Weights = Weights()
     keep_whole: tuple[tuple[str, ...], ...] = ()
     transparent: tuple[str, ...] = ()
-    gemm_bias: bool = False
+    fused: bool = False
     rules: tuple[Rule, ...]
 
     @property
     def arithmetic(self) -> Variant:
         """What decides how numbers are rounded: equal for variants that differ in form alone."""
-        return msgspec.structs.replace(self, name="", source="", gemm_bias=False)
+        return msgspec.structs.replace(self, name="", source="", fused=False)
 
     @property
     def operators(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from toolkit.providers.placement import Variant
 from toolkit.quantizer.choices import Bits, Method, Observer
 from toolkit.quantizer.job import Job
 from toolkit.quantizer.lowering import half, onnxruntime_, weights
-from toolkit.quantizer.lowering.gemm_bias import has_biased_products
+from toolkit.quantizer.lowering.fused import may_fuse
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.static import OPSET, lower_static
 
@@ -101,8 +101,8 @@ def _static(job: Job, choices: Choices, every: bool) -> list[Recipe]:
         )  # fmt: skip
 
     observers = dict.fromkeys((choices.observer, _FINER) if every else (choices.observer,))
-    if every and not has_biased_products(job.prepared(OPSET).model):
-        chosen = [variant for variant in chosen if not variant.gemm_bias]  # the same file as without
+    if every and not may_fuse(job.prepared(OPSET).model):
+        chosen = [variant for variant in chosen if not variant.fused]  # the same file as without
     return [recipe(variant, observer) for variant in chosen for observer in observers]
 
 

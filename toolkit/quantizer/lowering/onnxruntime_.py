@@ -15,11 +15,13 @@ import onnx_ir.passes.common as common
 
 from toolkit.errors import MissingDependency, NotApplicable, ToolkitError, one_line
 from toolkit.graph.edit import Editor
+from toolkit.graph.shapes import infer
 from toolkit.graph.walk import every_node
 from toolkit.providers.placement import Dynamic, WeightOnly
 from toolkit.quantizer.lowering.blocks import share_blocks, tied_tables
 from toolkit.quantizer.lowering.derived_names import step_aside, step_back
 from toolkit.quantizer.lowering.fitness import unfit
+from toolkit.quantizer.lowering.fused import fuse
 from toolkit.quantizer.lowering.gemm import split_gemms
 from toolkit.quantizer.lowering.lowered import Lowered
 from toolkit.quantizer.lowering.tables import narrow_tables
@@ -40,6 +42,7 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
     """
     copy = model.clone()
     split_gemms(copy)
+    fused = fuse(copy, (), infer(copy))
     refused = _refused(copy, rules.operators)
     kept = step_aside(copy)
     quantization = _import_quantization()
@@ -55,7 +58,8 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
     step_back(lowered, kept)
     counts = Counter(_DYNAMIC_FORMS[node.op_type] for node in every_node(lowered) if node.op_type in _DYNAMIC_FORMS)
     left = _left(lowered, rules.operators, "its weight is no constant", refused)
-    return Lowered(lowered, "dynamic int8", "int8", dict(counts), left, (_SHARED_SCALE,) if counts else ())
+    notes = (_SHARED_SCALE, *fused) if counts else ()
+    return Lowered(lowered, "dynamic int8", "int8", dict(counts), left, notes)
 
 
 def lower_to_nbits(model: ir.Model, rules: WeightOnly, bits: int) -> Lowered:

@@ -19,7 +19,7 @@ from toolkit.quantizer.calibration.observers import Range, observed_range, round
 from toolkit.quantizer.calibration.record import CalibrationRecord
 from toolkit.quantizer.choices import Observer
 from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_shifts
-from toolkit.quantizer.lowering.gemm_bias import biased_products, fuse_biases
+from toolkit.quantizer.lowering.fused import biased_products, fuse
 from toolkit.quantizer.lowering.lowered import Lowered, Rounding
 from toolkit.quantizer.lowering.qdq import write_qdq
 from toolkit.quantizer.lowering.tables import narrow_tables
@@ -60,9 +60,9 @@ def lower_static(
     """
     copy, shapes, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
-    products = biased_products(plan, shapes) if variant.gemm_bias else ()
+    products = biased_products(plan) if variant.fused else ()
     write_qdq(copy, plan, ranges)
-    fuse_biases(copy, products)
+    fused = fuse(copy, products, shapes) if variant.fused and plan.nodes else ()
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
     left = plan.left
     if plan.nodes:  # tables alone are what weight-only is for
@@ -72,7 +72,7 @@ def lower_static(
         common.RemoveUnusedNodesPass()(copy)
     return Lowered(
         copy, f"static int8 ({variant.name})", "int8", dict(quantized), (*left, *_without_rule(copy, variant)),
-        (f"the biases of {corrected} nodes were corrected",) if corrected else (),
+        (*((f"the biases of {corrected} nodes were corrected",) if corrected else ()), *fused),
         nodes=tuple(placed.node.name or "" for placed in plan.nodes),
         roundings=_roundings(plan, ranges, seen),
     )  # fmt: skip
