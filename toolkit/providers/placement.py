@@ -50,6 +50,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         output: whether the result gets a Q/DQ pair too, which every reader of it reads.
         only_between: use the rule only where every activation has a Q/DQ pair already, from the node that makes it or
             for another node that reads it.
+        one_scale: the node only puts its operands together (Concat): all of them count as ``activations``, and they
+            and the result get one scale, so that the engine copies bytes. Used where every operand is a quantized
+            result and something quantized reads what comes out.
         source: where this is known from.
     """
 
@@ -60,6 +63,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     bias: int | None = None
     output: bool = False
     only_between: bool = False
+    one_scale: bool = False
     source: str
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import msgspec
@@ -102,7 +102,7 @@ class _Planner:
 
     def consider(self, node: ir.Node) -> None:
         rules = [rule for rule in self._variant.rules if node.op_type in rule.operators and not node.domain]
-        if not rules:
+        if not rules or (rules[0].one_scale and not self._joined(node)):
             return
         reason = ""
         for rule in rules:
@@ -114,7 +114,7 @@ class _Planner:
         self._left.append(LeftInFloat(node.name or "", node.op_type, reason))
 
     def _accept(self, node: ir.Node, rule: Rule) -> None:
-        activations = {index: _operand(node, index) for index in rule.activations}
+        activations = {index: _operand(node, index) for index in _read(node, rule)}
         result = self._tail(node) if rule.output else None
         if result is not None:
             self._results.add(result)
@@ -122,12 +122,33 @@ class _Planner:
         self._nodes.append(PlacedNode(node, rule, {i: value for i, value in activations.items() if value}, result))
 
     def plan(self, model: ir.Model) -> Plan:
+        self._drop_unread_joins()
+        computing = {operator for rule in self._variant.rules if not rule.one_scale for operator in rule.operators}
         for node, operator in _nodes_in_subgraphs(model):
-            if operator in self._variant.operators:
+            if operator in computing:
                 self._left.append(LeftInFloat(node, operator, "inside a subgraph"))
         values = [value for placed in self._nodes for value in placed.activations.values()]
         scale_of = {value: root for value in values if (root := self._root(value)) is not value}
         return Plan(self._variant, tuple(self._nodes), tuple(self._left), scale_of)
+
+    def _joined(self, node: ir.Node) -> bool:
+        """Whether ``node`` reads a quantized result: shapes are put together as well, and are nobody's business."""
+        return any(value is not None and self._root(value) in self._results for value in node.inputs)
+
+    def _drop_unread_joins(self) -> None:
+        """A Concat between quantized and float nodes stays float: its result would be rounded for nobody."""
+        kept: list[PlacedNode] = []
+        read: set[ir.Value] = set()
+        for placed in reversed(self._nodes):
+            if placed.rule.one_scale and placed.result is not None and placed.result not in read:
+                self._left.append(
+                    LeftInFloat(placed.node.name or "", placed.node.op_type, "no quantized node reads it")
+                )
+                self._results.discard(placed.result)
+                continue
+            kept.append(placed)
+            read.update(self._root(value) for value in placed.activations.values())
+        self._nodes = kept[::-1]
 
     def _refusal(self, node: ir.Node, rule: Rule) -> str | None:
         """Why ``rule`` does not fit ``node``; None when it does."""
@@ -142,7 +163,7 @@ class _Planner:
         )
 
     def _activation_refusal(self, node: ir.Node, rule: Rule) -> str | None:
-        for index in rule.activations:
+        for index in _read(node, rule):
             value = _operand(node, index)
             if value is None or value.const_value is not None:
                 return f"operand {index} is {'missing' if value is None else 'a constant'}"
@@ -151,6 +172,8 @@ class _Planner:
                 return f"operand {index} is {'of unknown type' if dtype is None else str(dtype).lower()}, not float32"
             if rule.only_between and not {value, self._root(value)} & (self._results | self._paired):
                 return "not between quantized nodes"
+            if rule.one_scale and self._root(value) not in self._results:
+                return f"operand {index} is not quantized"
             if reason := self._range_refusal(value):
                 return reason
         return None
@@ -181,6 +204,10 @@ class _Planner:
                 break
             value = readers[0].outputs[0]
         return value
+
+
+def _read(node: ir.Node, rule: Rule) -> Sequence[int]:
+    return range(len(node.inputs)) if rule.one_scale else rule.activations
 
 
 def _operand(node: ir.Node, index: int) -> ir.Value | None:

@@ -135,14 +135,18 @@ class _Writer:
     # activations
 
     def place_pairs(self) -> None:
-        """Put Q/DQ pairs on results, for all their readers, and on what else the nodes read, for them alone."""
+        """Put Q/DQ pairs on results, for all their readers, and on what else the nodes read, for them alone.
+
+        What was moved from a result counts as one: a second rounding in the same scale changes nothing for others.
+        """
         results = [placed.result for placed in self._plan.nodes if placed.result is not None]
-        for value in dict.fromkeys(results):
+        covered = dict.fromkeys((*results, *self._plan.scale_of))
+        for value in covered:
             self._cover_result(value)
         dequantized: dict[ir.Value, ir.Value] = {}
         for placed in self._plan.nodes:
             for index, value in placed.activations.items():
-                if value in results:
+                if value in covered:
                     continue
                 if value not in dequantized:
                     dequantized[value] = self._insert(value)[1]

@@ -22,6 +22,7 @@ from toolkit.quantizer.lowering.correction import Shifts, correct_biases, mean_s
 from toolkit.quantizer.lowering.fused import biased_products, fuse
 from toolkit.quantizer.lowering.lowered import Lowered, Rounding
 from toolkit.quantizer.lowering.qdq import write_qdq
+from toolkit.quantizer.lowering.sharing import shared_ranges
 from toolkit.quantizer.lowering.tables import narrow_tables
 from toolkit.quantizer.plan import LeftInFloat, Plan, make_plan
 
@@ -120,7 +121,10 @@ def _planned(
             plan = make_plan(copy, variant, shapes, unusable=unusable, keep_float=in_float)
     used = {name: found for name in plan.tensors if (found := seen[name]) is not None}
     symmetric = variant.activations.symmetric
-    ranges = {name: observed_range(found, observer, symmetric=symmetric) for name, found in used.items()}
+    own = {name: observed_range(found, observer, symmetric=symmetric) for name, found in used.items()}
+    ranges, apart = shared_ranges(plan, own)
+    if apart:  # at least one node more than before: this ends
+        return _planned(model, variant, record, observer, {**in_float, **apart})
     return _Planned(copy, shapes, plan, ranges, used)
 
 
