@@ -24,12 +24,11 @@ from toolkit.tensors import Array
 VARIANT = placement_rules("cpu.toml").variant("unsigned")
 MODELS = {
     "conv": "g (float[N,4,8,8] x) => (float[N,6,6,6] y) { y = Conv(x, w, b) }",
-    "conv without bias": "g (float[N,4,8,8] x) => (float[N,6,6,6] y) { y = Conv(x, w) }",
     "gemm": "g (float[N,8] x) => (float[N,6] y) { y = Gemm<transB=1>(x, w, b) }",
     "matmul": "g (float[N,T,8] x) => (float[N,T,6] y) { p = MatMul(x, w)\n y = Add(b, p) }",
 }
 SHAPES = {
-    "conv": ((6, 4, 3, 3), (5, 4, 8, 8)), "conv without bias": ((6, 4, 3, 3), (5, 4, 8, 8)),
+    "conv": ((6, 4, 3, 3), (5, 4, 8, 8)),
     "gemm": ((6, 8), (5, 8)), "matmul": ((8, 6), (5, 3, 8)),
 }  # fmt: skip
 Write = Callable[..., Path]
@@ -38,7 +37,7 @@ Write = Callable[..., Path]
 def prepared(write: Write, kind: str, opset: int) -> tuple[ir.Model, Plan, list[dict[str, Array]]]:
     weight, sample = SHAPES[kind]
     header = f'<ir_version: 8, opset_import: ["" : {opset}]>\n'
-    weights = {"w": weight, **({} if "without" in kind else {"b": (6,)})}
+    weights = {"w": weight, "b": (6,)}
     model = prepare(load_model(write(header + MODELS[kind], weights)), opset=opset, where="test").model
     # Positive inputs, so that rounding errors of weights do not cancel in the mean.
     values = np.random.default_rng(3).random(sample).astype(np.float32)
@@ -62,9 +61,17 @@ def test_shifts_are_what_rounding_moves_the_means_by(write: Write, kind: str, op
     assert home is not None
     corrected = home.node.inputs[home.operand]
     assert corrected is not None and corrected.const_value is not None
-    bias = next((value for name, value in model.graph.initializers.items() if name == "b"), None)
-    before = 0 if bias is None or bias.const_value is None else bias.const_value.numpy()
-    np.testing.assert_allclose(corrected.const_value.numpy(), before - shifts[node], rtol=1e-6)
+    bias = model.graph.initializers["b"].const_value
+    assert bias is not None
+    np.testing.assert_allclose(corrected.const_value.numpy(), bias.numpy() - shifts[node], rtol=1e-6)
+
+
+def test_no_bias_is_given_to_a_node_without(write: Write, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,8,8] x) => (float[N,6,6,6] y) { y = Conv(x, w) }'
+    items = [{"x": np.random.default_rng(3).random((16, 4, 8, 8)).astype(np.float32)}]
+    report = quantize(write(text, {"w": (6, 4, 3, 3)}), tmp_path / "o.onnx", method="static", calibration=items)
+    conv = next(node for node in onnx.load(report.output).graph.node if node.op_type == "Conv")
+    assert len(conv.input) == 2
 
 
 def test_a_bias_that_two_nodes_share_is_not_changed_for_both(write: Write, tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ def test_attention_stays_float_on_the_cpu_and_not_on_openvino(block: Path) -> No
     assert len(signed.nodes) == len(plan(block).nodes) + 2
 
 
+def test_results_that_nothing_quantized_reads_get_no_pair_where_the_engine_gives_float(
+    write: Callable[..., Path],
+) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]>\n' + (
+        "g (float[N,4,8,8] x) => (float[N,6,2,2] y) { a = Conv(x, v)\n b = Relu(a)\n c = Conv(b, w)\n y = Sigmoid(c) }"
+    )
+    source = write(text, {"v": (6, 4, 3, 3), "w": (6, 6, 5, 5)})
+    openvino = placement_rules("openvino.toml").variant("unsigned")
+    assert results(plan(source, openvino)) == {"a": "b", "c": None}
+    assert results(plan(source)) == {"a": "b", "c": "c"}  # QLinearConv needs one behind it
+
+
 def test_bias_sums_are_left_alone(block: Path) -> None:
     reasons = {item.node: item.reason for item in plan(block).left if item.operator == "Add"}
     assert set(reasons.values()) == {"not between quantized nodes"}

@@ -36,14 +36,15 @@ def images() -> list[dict[str, np.ndarray]]:
     return [{"x": np.random.default_rng(1).standard_normal((16, 3, 8, 8)).astype(np.float32)}]
 
 
-@pytest.mark.parametrize("target", ["cpu", "openvino"])
-def test_a_head_of_boxes_and_scores_stays_float_and_the_scores_are_judged(
-    detector: Path, tmp_path: Path, target: str
+@pytest.mark.parametrize(("target", "narrowed"), [("cpu", 2), ("openvino", 3)])
+def test_a_head_of_boxes_and_scores_is_not_rounded_and_the_scores_are_judged(
+    detector: Path, tmp_path: Path, target: str, narrowed: int
 ) -> None:
+    """OpenVINO's int8 convolutions give float, so there the head's products may be int8; on cpu it stays float."""
     report = quantize(detector, tmp_path / "o.onnx", method="static", calibration=images(), target=target)
     reasons = [item.reason for item in report.left if "differ too much in size" in item.reason]
-    assert len(reasons) == 1
-    assert report.quantized == {"Conv": 2}
+    assert len(reasons) == 3 - narrowed
+    assert report.quantized == {"Conv": narrowed}
     parts = {item.name: item.snr_db for item in report.outputs}
     assert set(parts) == {"y", "y (12 of 16 slices, below 1/32 of the others)"}
     assert min(parts.values()) > 20

@@ -48,6 +48,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         weight_axis: its output channel; -1 means the last. Gemm with transB counts from the transposed weight.
         bias: operand stored as int32 in the product of both scales, where the engine's kernel wants that.
         output: whether the result gets a Q/DQ pair too, which every reader of it reads.
+        only_read: of results, only those that something quantized reads get a pair.
         only_between: use the rule only where every activation has a Q/DQ pair already, from the node that makes it or
             for another node that reads it.
         one_scale: the node only puts its operands together (Concat): all of them count as ``activations``, and they
@@ -62,6 +63,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     weight_axis: int = 0
     bias: int | None = None
     output: bool = False
+    only_read: bool = False
     only_between: bool = False
     one_scale: bool = False
     source: str

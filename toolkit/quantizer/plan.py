@@ -123,6 +123,7 @@ class _Planner:
 
     def plan(self, model: ir.Model) -> Plan:
         self._drop_unread_joins()
+        self._drop_unread_results()
         computing = {operator for rule in self._variant.rules if not rule.one_scale for operator in rule.operators}
         for node, operator in _nodes_in_subgraphs(model):
             if operator in computing:
@@ -149,6 +150,14 @@ class _Planner:
             kept.append(placed)
             read.update(self._root(value) for value in placed.activations.values())
         self._nodes = kept[::-1]
+
+    def _drop_unread_results(self) -> None:
+        """Engines that take float results of a rule's nodes as they are gain nothing by rounding them for nobody."""
+        read = {self._root(value) for placed in self._nodes for value in placed.activations.values()}
+        for index, placed in enumerate(self._nodes):
+            if placed.rule.only_read and placed.result is not None and placed.result not in read:
+                self._results.discard(placed.result)
+                self._nodes[index] = msgspec.structs.replace(placed, result=None)
 
     def _refusal(self, node: ir.Node, rule: Rule) -> str | None:
         """Why ``rule`` does not fit ``node``; None when it does."""

@@ -165,12 +165,12 @@ def _channels(node: ir.Node) -> int:
 def bias_home(node: ir.Node) -> BiasHome | None:
     """The constant that takes the correction; None where a node would have to be added for it.
 
-    Conv and Gemm take a bias as an operand; a MatMul's is the constant of the Add behind it.
+    Conv and Gemm take a bias as an operand; a MatMul's is the constant of the Add behind it. None is given to those
+    without: on OpenVINO the biases of a MobileNetV2 that had none took 5 % of its time.
     """
     if node.op_type in ("Conv", "Gemm"):
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        plain = bias is None or (constant(bias) is not None and _sizes(bias) in ([_channels(node)], []))
-        return BiasHome(node, 2) if plain else None
+        return BiasHome(node, 2) if _sizes(bias) in ([_channels(node)], []) else None
     if node.op_type != "MatMul" or constant(node.inputs[1]) is None:
         return None
     readers = list(node.outputs[0].uses())
@@ -205,11 +205,8 @@ def correct_biases(model: ir.Model, plan: Plan, shifts: Shifts) -> int:
 def _correct(edit: Editor, home: BiasHome, shift: Array) -> None:
     """Operands are replaced, not changed: another node may read the same constant."""
     node, index = home.node, home.operand
-    old = node.inputs[index] if index < len(node.inputs) else None
+    old = node.inputs[index]
     tensor = constant(old)
-    corrected = np.asarray((0 if tensor is None else tensor.numpy()) - shift, np.float32)
-    name = f"{node.name}_bias" if old is None else f"{old.name}_corrected"
-    value = edit.constant(corrected, name, node)
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
+    assert old is not None and tensor is not None, "a home is a constant"
+    corrected = np.asarray(tensor.numpy() - shift, np.float32)
+    node.replace_input_with(index, edit.constant(corrected, f"{old.name}_corrected", node))
