@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from toolkit.graph.cost import cost
 from toolkit.graph.shapes import infer
 from toolkit.providers import registry
 from toolkit.quantizer.api import quantize
@@ -145,6 +146,16 @@ def test_attention_becomes_one_operator_with_the_same_numbers(
     assert (kinds(result).count("MultiHeadAttention"), kinds(result).count("Softmax")) == (1, 0)
     feeds = fed(source, np.random.default_rng(0))
     np.testing.assert_allclose(answers(result, feeds), answers(source, feeds), rtol=1e-5, atol=1e-5)
+
+
+def test_one_operator_counts_as_much_arithmetic_as_its_two_products(write: Write, tmp_path: Path) -> None:
+    source = write(HEADER.format(opset=17) + ATTENTION.format(inputs="", core=CORES["no scale"][1]), HALF)
+    result = fused(source, tmp_path / "o.onnx")
+    counted = [
+        {item.operator: item.flops for item in cost(ir.load(path), {"N": 3, "S": 5, "T": 7}).operators}
+        for path in (source, result)
+    ]
+    assert counted[1]["com.microsoft.MultiHeadAttention"] == counted[0]["MatMul"]
 
 
 @pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])

@@ -155,4 +155,5 @@ _RULES: dict[str, Rule] = {
     "Resize": _resize,
     "GridSample": _window_sum,
     "Attention": _attention,
+    "MultiHeadAttention": _attention,
 }
