@@ -29,3 +29,14 @@ def test_a_ratio_that_is_hardly_known_is_to_be_read_with_care(ratio_ci: tuple[fl
 
 def flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def test_long_names_give_way_to_numbers_with_many_digits() -> None:
+    wide = Row(
+        model="transformer", target="openvino", precision="int8", accuracy=1.0, size_bytes=123_400, p50_ns=75_900,
+        p50_ci=(7e4, 8e4), p99_ns=75_900, p99_withheld="", ratio=0.0712, ratio_ci=(0.0655, 0.0787), verdict="faster",
+        kept=True,
+    )  # fmt: skip
+    text = table(Demo((wide, wide), {"cnn": 0.99}, {}, {"cnn": "cnn.bundle"}, FRESH, "report.html"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "0.071 [0.066, 0.079]" in text

@@ -16,7 +16,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     if not rows:
         return []
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    widths[0] = max(8, min(widths[0], WIDTH - sum(widths[1:]) - len(widths) + 1))
+    widths[0] = max(6, min(widths[0], WIDTH - sum(widths[1:]) - len(widths) + 1))
     return [" ".join(_cell(text, widths[i], i in right) for i, text in enumerate(row)).rstrip() for row in rows]
 
 
