@@ -10,8 +10,8 @@ import pytest
 
 from tests.graph.building import build, check, normal, run, types
 from tests.optimizer.applying import apply
+from toolkit.graph.equal_sizes import EqualSizes
 from toolkit.optimizer.api import optimize_model
-from toolkit.optimizer.passes.equal_sizes import EqualSizes
 from toolkit.optimizer.passes.inline_constant_where import InlineConstantWhere
 from toolkit.optimizer.passes.remove_dead_code import RemoveDeadCode
 from toolkit.optimizer.passes.remove_neutral_operands import RemoveNeutralOperands

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.edit import Editor, remove, replace
+from toolkit.graph.equal_sizes import EqualSizes
 from toolkit.graph.walk import every_graph
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.passes.equal_sizes import EqualSizes
 from toolkit.optimizer.passes.uniform import Uniform
 
 # Operators whose result is as large as one of their inputs asks for, and which input that is.

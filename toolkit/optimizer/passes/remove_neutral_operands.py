@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from toolkit.graph.constants import constant_tensor
 from toolkit.graph.edit import remove, replace
+from toolkit.graph.equal_sizes import EqualSizes
 from toolkit.graph.walk import every_graph
 from toolkit.optimizer.base import Changes, Pass
-from toolkit.optimizer.passes.equal_sizes import EqualSizes
 from toolkit.optimizer.passes.uniform import Uniform
 
 _FIRST_BROADCASTING = 7  # the opset from which on both operands broadcast, without attributes
@@ -23,9 +23,10 @@ _NEUTRAL = {"Add": (0, (0, 1)), "Sub": (0, (1,)), "Mul": (1, (0, 1)), "Div": (1,
 class RemoveNeutralOperands(Pass):
     """x + 0, x - 0, x * 1 and x / 1 become x, where broadcasting cannot make more of x.
 
-    Zeros and ones may be of any shape that is proven to fit into that of x (:mod:`equal_sizes`), and come by way of
-    Expand and the like (:mod:`uniform`): the additive mask of an attention that hides nothing is such a sum. The
-    operators take one type for both operands and the result, so the type stays too. Where x is empty, so is the result.
+    Zeros and ones may be of any shape that is proven to fit into that of x (:mod:`toolkit.graph.equal_sizes`), and come
+    by way of Expand and the like (:mod:`uniform`): the additive mask of an attention that hides nothing is such a sum.
+    The operators take one type for both operands and the result, so the type stays too. Where x is empty, so is the
+    result.
 
     A vector among the weights stays: it is the bias or scale of a network that is not trained, and engines look for one
     when they fuse (MatMul, Add and Gelu; a normalization in small steps). Without it the file would be timed as

@@ -14,14 +14,14 @@ Files with these operators open on ONNX Runtime alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias, final
+from typing import NamedTuple, final
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from toolkit.graph.edit import Editor, replace
-from toolkit.graph.shapes import Shapes
+from toolkit.graph.equal_sizes import EqualSizes, Size
 from toolkit.quantizer.lowering.correction import BiasHome, bias_home
 from toolkit.quantizer.plan import Plan, constant
 
@@ -57,16 +57,16 @@ def may_fuse(model: ir.Model) -> bool:
     )
 
 
-def fuse(model: ir.Model, products: Sequence[Product], shapes: Shapes) -> tuple[str, ...]:
+def fuse(model: ir.Model, products: Sequence[Product], sizes: EqualSizes) -> tuple[str, ...]:
     """Rewrite ``model`` with what ONNX Runtime has one operator for; says what was done.
 
     Args:
         model: with Q/DQ pairs; it is changed.
         products: of :func:`biased_products`, whose operands stand behind Q/DQ pairs by now.
-        shapes: of its values, as they were known before.
+        sizes: of its values, as they were before.
     """
     edit = Editor(model)
-    attentions = _Attentions(edit, shapes).fuse()  # first: the shapes are those of values that products replace
+    attentions = _Attentions(edit, sizes).fuse()  # first: the sizes are those of values that products replace
     with_bias = sum(_take_bias(edit, product) for product in products)
     sums = sum(_write_sum(node) for node in list(model.graph))
     if attentions or with_bias:
@@ -114,15 +114,13 @@ def _write_sum(node: ir.Node) -> bool:
 
 # attention
 
-Dim: TypeAlias = "int | ir.SymbolicDim"
-
 
 class _Heads(NamedTuple):
     """What is split into heads: ``(batch, positions, heads · width)``, and how."""
 
     source: ir.Value
-    batch: Dim
-    positions: Dim
+    batch: Size
+    positions: Size
     heads: int
     width: int
 
@@ -140,8 +138,8 @@ class _Attention(NamedTuple):
 class _Attentions:
     """softmax(scale · Q Kᵀ + mask) V over heads, with the Reshapes and Transposes that split and join them."""
 
-    def __init__(self, edit: Editor, shapes: Shapes) -> None:
-        self._edit, self._shapes = edit, shapes
+    def __init__(self, edit: Editor, sizes: EqualSizes) -> None:
+        self._edit, self._sizes = edit, sizes
         self._masks: dict[tuple[ir.Value, str, str], ir.Value] = {}
 
     def fuse(self) -> int:
@@ -218,14 +216,13 @@ class _Attentions:
 
     def _is_mask(self, found: _Attention, mask: ir.Value) -> bool:
         """Whether adding it leaves the shape of the scores as it is, and the operator takes it."""
-        if mask not in self._shapes or self._shapes[mask].dtype is not ir.DataType.FLOAT:
+        if self._sizes.dtype(mask) is not ir.DataType.FLOAT:
             return False
         scores = (found.query.batch, found.query.heads, found.query.positions, found.key.positions)
-        shape = self._shapes[mask].shape
+        dims = self._sizes.of(mask)
         known = _same(scores[2], scores[2]) and _same(scores[3], scores[3])
-        if shape is None or len(shape) > 4 or not known:
+        if dims is None or len(dims) > 4 or not known:
             return False
-        dims = list(shape)
         return all(dim == 1 or _same(dim, want) for dim, want in zip(dims, scores[4 - len(dims) :], strict=True))
 
     def _split(self, value: ir.Value | None, order: tuple[int, ...]) -> _Heads | None:
@@ -242,7 +239,7 @@ class _Attentions:
             return None
         source = node.inputs[0]
         before, after = self._dims(source), self._dims(node.outputs[0])
-        if len(before) != 3 or len(after) != 4 or self._shapes[source].dtype is not ir.DataType.FLOAT:
+        if len(before) != 3 or len(after) != 4 or self._sizes.dtype(source) is not ir.DataType.FLOAT:
             return None
         batch, positions, whole = before
         heads, width = after[2:]
@@ -263,9 +260,8 @@ class _Attentions:
         joined = _only_reader(turned)
         return joined.outputs[0] if joined is not None and _is(joined, "Reshape") else None
 
-    def _dims(self, value: ir.Value) -> list[Dim]:
-        shape = self._shapes[value].shape if value in self._shapes else None
-        return [] if shape is None else list(shape)
+    def _dims(self, value: ir.Value) -> tuple[Size, ...]:
+        return self._sizes.of(value) or ()
 
 
 def _summands(value: ir.Value | None) -> Iterator[tuple[ir.Value, ir.Value | None]]:
@@ -303,8 +299,6 @@ def _is(node: ir.Node, operator: str) -> bool:
     return node.op_type == operator and not node.domain
 
 
-def _same(one: Dim, other: Dim) -> bool:
+def _same(one: Size, other: Size) -> bool:
     """Whether two dims are known to be equal: the same size, or the same name."""
-    if isinstance(one, int) or isinstance(other, int):
-        return isinstance(one, int) and one == other
-    return one.value is not None and one.value == other.value
+    return one is not None and one == other

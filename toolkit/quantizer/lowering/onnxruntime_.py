@@ -15,7 +15,7 @@ import onnx_ir.passes.common as common
 
 from toolkit.errors import MissingDependency, NotApplicable, ToolkitError, one_line
 from toolkit.graph.edit import Editor
-from toolkit.graph.shapes import infer
+from toolkit.graph.equal_sizes import EqualSizes
 from toolkit.graph.walk import every_node
 from toolkit.providers.placement import Dynamic, WeightOnly
 from toolkit.quantizer.lowering.blocks import share_blocks, tied_tables
@@ -42,7 +42,7 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
     """
     copy = model.clone()
     split_gemms(copy)
-    fused = fuse(copy, (), infer(copy))
+    fused = fuse(copy, (), EqualSizes(copy))
     refused = _refused(copy, rules.operators)
     kept = step_aside(copy)
     quantization = _import_quantization()

@@ -12,7 +12,8 @@ import onnx_ir.passes.common as common
 
 from toolkit.data import Dataset
 from toolkit.graph.edit import Editor
-from toolkit.graph.shapes import Shapes, infer
+from toolkit.graph.equal_sizes import EqualSizes
+from toolkit.graph.shapes import infer
 from toolkit.providers.placement import Variant
 from toolkit.quantizer.calibration.histogram import Distribution
 from toolkit.quantizer.calibration.observers import Range, observed_range, rounding_snr_db
@@ -37,7 +38,6 @@ class _Planned(NamedTuple):
     """A copy of the model with what shall become of it, and what calibration saw of its tensors."""
 
     model: ir.Model
-    shapes: Shapes
     plan: Plan
     ranges: dict[str, Range]
     seen: dict[str, Distribution]
@@ -59,11 +59,12 @@ def lower_static(
         keep_float: names of nodes that shall stay as they are, with the reason.
         shifts: of :func:`bias_shifts` for the same variant, record and observer; None corrects nothing.
     """
-    copy, shapes, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
+    copy, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
     products = biased_products(plan) if variant.fused else ()
+    sizes = EqualSizes(copy) if variant.fused else None
     write_qdq(copy, plan, ranges)
-    fused = fuse(copy, products, shapes) if variant.fused and plan.nodes else ()
+    fused = fuse(copy, products, sizes) if sizes is not None and plan.nodes else ()
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
     left = plan.left
     if plan.nodes:  # tables alone are what weight-only is for
@@ -125,7 +126,7 @@ def _planned(
     ranges, apart = shared_ranges(plan, own)
     if apart:  # at least one node more than before: this ends
         return _planned(model, variant, record, observer, {**in_float, **apart})
-    return _Planned(copy, shapes, plan, ranges, used)
+    return _Planned(copy, plan, ranges, used)
 
 
 def _recorded(

@@ -14,7 +14,7 @@ from toolkit.graph.shapes import infer
 from toolkit.graph.walk import every_graph
 
 # A size: a number, or a name that stands for the same size wherever it occurs; None where neither is known.
-_Size = int | str | None
+Size = int | str | None
 _BROADCASTS = {
     "Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal", "Less",
     "LessOrEqual", "Greater", "GreaterOrEqual",
@@ -43,10 +43,14 @@ class EqualSizes:
                 if not node.domain:
                     self._learn(node)
 
-    def of(self, value: ir.Value | None) -> tuple[_Size, ...] | None:
+    def of(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """The sizes of ``value``; None where not even their number is known."""
         found = self._shapes.get(value) if value is not None else None
         return None if found is None or found.shape is None else tuple(self._size(dim) for dim in found.shape)
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """The type of its elements, where it is known."""
+        return self._shapes[value].dtype if value in self._shapes else None
 
     def fits(self, small: ir.Value | None, large: ir.Value | None) -> bool:
         """Whether broadcasting the two together gives the shape of ``large``, whatever it is: False is "not proven"."""
@@ -63,7 +67,7 @@ class EqualSizes:
         if old in self._shapes:
             self._shapes[new] = self._shapes[old]
 
-    def _size(self, dim: int | ir.SymbolicDim) -> _Size:
+    def _size(self, dim: int | ir.SymbolicDim) -> Size:
         if isinstance(dim, int):
             return dim if dim >= 0 else None
         name = dim.value
@@ -86,7 +90,7 @@ class EqualSizes:
             if all(sizes is not None and len(sizes) >= 2 for sizes in operands):
                 self._broadcast(node.outputs[0], [sizes[:-2] for sizes in operands if sizes], behind=2)
 
-    def _broadcast(self, result: ir.Value, operands: list[tuple[_Size, ...] | None], behind: int = 0) -> None:
+    def _broadcast(self, result: ir.Value, operands: list[tuple[Size, ...] | None], behind: int = 0) -> None:
         """Learn that what ``operands`` agree on is in ``result``, but for its last ``behind`` axes."""
         sizes = self.of(result)
         if sizes is None:
@@ -114,7 +118,7 @@ class EqualSizes:
         if len(names) == 1 and not spare and None not in (*left, *right) and _product(left) == _product(right) != 0:
             self._equate(result[inferred], names[0])
 
-    def _equate(self, newer: _Size, older: _Size) -> None:
+    def _equate(self, newer: Size, older: Size) -> None:
         if isinstance(newer, str) and isinstance(older, str):
             # What was learned since they were looked up must not become a circle.
             newer, older = self._oldest(newer), self._oldest(older)
@@ -122,5 +126,5 @@ class EqualSizes:
                 self._older[newer] = older
 
 
-def _product(sizes: Counter[_Size]) -> int:
+def _product(sizes: Counter[Size]) -> int:
     return prod(size for size in sizes.elements() if isinstance(size, int))
