@@ -29,11 +29,14 @@ class EqualSizes:
     to what comes of two names. Here such a name is traced to an older one: a Reshape keeps the number of elements, and
     where all that broadcasts into a dim is of one size, so is the result. As everywhere in the toolkit, a named dim of
     the inputs is one size, and dims with the names that exporters give to unknown ones are not.
+
+    Args:
+        annotations: whether to believe what the file says of values that nodes compute (:func:`infer`).
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, annotations: bool = False) -> None:
         # What the file claims about intermediate values may be wrong: no engine checks it.
-        self._shapes = dict(infer(model, annotations=False))
+        self._shapes = dict(infer(model, annotations=annotations))
         given = [dim for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)]
         counts = Counter(dim.value for dim in given if is_unknown(dim))
         self._ambiguous = {name for name, count in counts.items() if count > 1}

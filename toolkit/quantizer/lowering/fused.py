@@ -4,7 +4,7 @@
   (qdq_transformer/selectors_actions/qdq_actions.cc). ViT-S/16: 6 % of the whole model; BERT: 3 %.
 - MultiHeadAttention moves no heads about and never writes the scores down where there is no mask
   (contrib_ops/cpu/bert/multihead_attention.cc). Its fusion is a script of ONNX Runtime's that knows architectures by
-  name; here it is the arithmetic that is recognized, with every dim it rests on proven. ViT-S/16: 5 %; BERT: 3 %.
+  name; here it is the arithmetic that is recognized, with every dim it rests on known. ViT-S/16: 5 %; BERT: 3 %.
 - A residual Add in front of a LayerNormalization becomes the Sum it is: ONNX Runtime fuses the two into
   SkipLayerNormalization, whose loops (contrib_ops/cpu/skip_layer_norm.cc) take twice as long as both apart. BERT: 9 %.
 
@@ -63,7 +63,8 @@ def fuse(model: ir.Model, products: Sequence[Product], sizes: EqualSizes) -> tup
     Args:
         model: with Q/DQ pairs; it is changed.
         products: of :func:`biased_products`, whose operands stand behind Q/DQ pairs by now.
-        sizes: of its values, as they were before.
+        sizes: of its values, as they were before. They may rest on what the file says of them, as exporters write it:
+            each candidate is compared with the float model at several sizes of every dynamic dim before it is kept.
     """
     edit = Editor(model)
     attentions = _Attentions(edit, sizes).fuse()  # first: the sizes are those of values that products replace

@@ -42,7 +42,7 @@ def lower_dynamic(model: ir.Model, rules: Dynamic) -> Lowered:
     """
     copy = model.clone()
     split_gemms(copy)
-    fused = fuse(copy, (), EqualSizes(copy))
+    fused = fuse(copy, (), EqualSizes(copy, annotations=True))
     refused = _refused(copy, rules.operators)
     kept = step_aside(copy)
     quantization = _import_quantization()

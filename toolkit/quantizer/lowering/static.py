@@ -62,7 +62,7 @@ def lower_static(
     copy, plan, ranges, seen = _planned(model, variant, record, observer, keep_float)
     corrected = correct_biases(copy, plan, shifts or {})
     products = biased_products(plan) if variant.fused else ()
-    sizes = EqualSizes(copy) if variant.fused else None
+    sizes = EqualSizes(copy, annotations=True) if variant.fused else None
     write_qdq(copy, plan, ranges)
     fused = fuse(copy, products, sizes) if sizes is not None and plan.nodes else ()
     quantized = Counter(placed.node.op_type for placed in plan.nodes)
