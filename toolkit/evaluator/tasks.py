@@ -44,7 +44,7 @@ def accumulator(question: Question, outputs: Mapping[str, Array], batch: Batch) 
     Raises:
         UsageError: an unknown task or output, or nothing shows what the task is.
     """
-    output = _output(question, outputs)
+    output = scored_output(question.output, outputs)
     task = question.task or _shown(outputs[output], batch, question)
     if task not in TASKS:
         raise UsageError("no metrics for this task", where="--task", got=task, expected=nearest(task, TASKS))
@@ -57,8 +57,12 @@ def accumulator(question: Question, outputs: Mapping[str, Array], batch: Batch) 
     return task, LanguageModel(output, _ids(question), _mask(question), _pad(question), question.data)
 
 
-def _output(question: Question, outputs: Mapping[str, Array]) -> str:
-    wanted = question.output
+def scored_output(wanted: str | None, outputs: Mapping[str, Array]) -> str:
+    """The output that is scored: as wanted, else the one called like scores, else the only one.
+
+    Raises:
+        UsageError: the model has no such output, or several and no name shows which.
+    """
     if wanted is not None:
         if wanted not in outputs:
             raise UsageError(

@@ -146,32 +146,47 @@ def _single(job: Job, bench: Bench, recipe: Recipe) -> _Kept:
     reason = candidate.trial.refusal
     if reason and candidate.trial.accuracy is None:
         raise ParityError(f"{recipe.name} is not usable", where=job.source, got=reason)
-    accuracy = _reported(job, bench, candidate)
-    if reason or (accuracy is not None and (reason := bench.over_budget(accuracy))):
+    judged = _judged(job, bench, candidate)
+    if reason := reason or ("" if judged.by_chance else judged.over):
         raise AccuracyError(f"{recipe.name} loses too much", where=job.source, got=reason)
-    return _Kept(candidate, accuracy, (), ())
+    return _Kept(candidate, judged.accuracy, (), tuple(filter(None, [judged.by_chance])))
 
 
 def _automatic(job: Job, bench: Bench, wanted: list[Recipe]) -> _Kept:
     """The fastest candidate that keeps the budget on samples that nothing was chosen on, else the float model."""
     choice = choose(job, bench, wanted)
     notes = [] if job.can_calibrate else ["static int8 was not tried: it needs samples (--calibration)"]
+    given_up: list[_Judged] = []
     for candidate in choice.kept:
-        accuracy = _reported(job, bench, candidate)
-        reason = "" if accuracy is None else bench.over_budget(accuracy)
-        if not reason:
-            return _Kept(candidate, accuracy, choice.tried, tuple(notes))
-        notes.append(f"{candidate.recipe.name} was given up on samples it was not chosen by: {reason}")
+        found = _judged(job, bench, candidate)
+        if not found.over:
+            return _Kept(candidate, found.accuracy, choice.tried, tuple(notes))
+        given_up.append(found)
+    for found in given_up:  # only where nothing keeps the budget without an excuse
+        if found.by_chance:
+            return _Kept(found.candidate, found.accuracy, choice.tried, (*notes, found.by_chance))
+    for found in given_up:
+        notes.append(f"{found.candidate.recipe.name} was given up on samples it was not chosen by: {found.over}")
     best = min((trial.speed.ratio for trial in choice.tried if trial.speed is not None), default=None)
     figures = "" if best is None else f"; the fastest usable candidate took {best:.2f} times as long"
     return _Kept(None, None, choice.tried, (f"nothing beat the float model on {job.target.name}{figures}", *notes))
 
 
-def _reported(job: Job, bench: Bench, candidate: Candidate) -> Accuracy | None:
-    """Accuracy for the report, on the part of the data that nothing was chosen on."""
+class _Judged(NamedTuple):
+    """A candidate on the part of the data that nothing was chosen on: both reasons are "" within the budget."""
+
+    candidate: Candidate
+    accuracy: Accuracy | None
+    over: str
+    by_chance: str
+
+
+def _judged(job: Job, bench: Bench, candidate: Candidate) -> _Judged:
     if job.parts is None or not job.has_labels:
-        return None
-    return bench.accuracy(candidate, job.parts.report, unseen=job.parts.disjoint)
+        return _Judged(candidate, None, "", "")
+    accuracy = bench.accuracy(candidate, job.parts.report, unseen=job.parts.disjoint)
+    over = bench.over_budget(accuracy)
+    return _Judged(candidate, accuracy, over, bench.by_chance(candidate, accuracy, job.parts.report) if over else "")
 
 
 def _written(job: Job, kept: _Kept, output: Path) -> QuantizeReport:

@@ -11,6 +11,7 @@ import msgspec
 
 from toolkit.data import Dataset
 from toolkit.errors import EngineError, InvalidModel, NotApplicable, ParityError, ToolkitError
+from toolkit.evaluator.paired import paired
 from toolkit.graph.facts import facts
 from toolkit.graph.files import save_model
 from toolkit.providers import registry
@@ -28,6 +29,10 @@ METADATA_KEY = "toolkit.quantization"
 NO_NODE = "no node of this model can be narrowed this way"
 SMALLEST_SNR_DB = 20.0
 """What "auto" asks of a candidate where there are no labels to ask; source: issue 3, models with random weights."""
+
+LEAST_CHANCE = 0.2
+"""A loss on few samples is chance if a model as good as the float one shows it at least this often. High, since it is
+the loss that is to be believed in doubt."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -150,7 +155,10 @@ class Bench:
             return candidate
         if self._job.parts is not None and self._job.has_labels:
             accuracy = self.accuracy(candidate, self._job.parts.choose, unseen=False)
-            trial = msgspec.structs.replace(trial, accuracy=accuracy, refusal=self.over_budget(accuracy))
+            reason = self.over_budget(accuracy)
+            if reason and self.by_chance(candidate, accuracy, self._job.parts.choose):
+                reason = ""
+            trial = msgspec.structs.replace(trial, accuracy=accuracy, refusal=reason)
         elif trial.snr_db < SMALLEST_SNR_DB:
             reason = f"SNR {trial.snr_db:.1f} dB, at least {SMALLEST_SNR_DB:g} dB wanted where there are no labels"
             trial = msgspec.structs.replace(trial, refusal=reason)
@@ -170,6 +178,27 @@ class Bench:
         return (
             f"{accuracy.metric} {accuracy.before:.4g} to {accuracy.after:.4g}: "
             f"{accuracy.drop:.2f} points lost{counted}, {self._max_drop:g} allowed"
+        )
+
+    def by_chance(self, candidate: Candidate, accuracy: Accuracy, data: Dataset) -> str:
+        """Why a drop over the budget on ``data`` says nothing against ``candidate``; "" where it does.
+
+        A budget of one point is less than one of 68 samples, and a model that is no worse loses two of them every
+        third time. So where the budget is finer than the standard error of the drop, the drop counts only if it can be
+        told from chance, or if the float model's own probabilities, which vary far less, put it over the budget too.
+        """
+        if accuracy.drop_samples is None:
+            return ""
+        with self.open(candidate.path, candidate.target) as session:
+            found = paired(self._job.reference(candidate.target.provider).session, session, data)
+        if found is None or found.samples * self._max_drop / 100 >= found.standard_error:
+            return ""
+        if found.p_value < LEAST_CHANCE or found.expected_drop > self._max_drop:
+            return ""
+        return (
+            f"{accuracy.drop:.2f} points lost, of {found.samples} samples {found.lost} lost and {found.gained} gained, "
+            f"are chance (p {found.p_value:.2f}): the float model's probabilities expect {found.expected_drop:.2f}; "
+            "more samples would tell"
         )
 
 
