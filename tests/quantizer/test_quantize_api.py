@@ -317,6 +317,38 @@ def test_more_lost_than_allowed_is_no_file(write: Callable[..., Path], tmp_path:
     assert not (tmp_path / "o.onnx").exists()
 
 
+@pytest.fixture
+def near_ties(write: Callable[..., Path], tmp_path: Path) -> Callable[[float], tuple[Path, Path]]:
+    """``near_ties(scale)``: a classifier whose logits are ``scale`` large, and data, of which int8 gets one wrong."""
+
+    def make(scale: float) -> tuple[Path, Path]:
+        weight = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float32) * np.float32(scale)
+        source, lowered = write(MATMUL, {"w": weight}), tmp_path / "lowered.onnx"
+        quantize(source, lowered, method="static", calibration=vectors())
+        feeds = vectors(4096)[0]
+        wanted, got = (registry.provider("cpu").open(path)(feeds)["y"].argmax(-1) for path in (source, lowered))
+        chosen = [*np.flatnonzero(wanted == got)[:31], np.flatnonzero(wanted != got)[0]]
+        return source, npz(tmp_path / "data.npz", [({"x": feeds["x"][chosen]}, wanted[chosen])])
+
+    return make
+
+
+def test_a_loss_that_is_chance_is_kept_and_said(near_ties: Callable[..., tuple[Path, Path]], tmp_path: Path) -> None:
+    source, data = near_ties(0.1)
+    report = quantize(source, tmp_path / "o.onnx", method="static", calibration=vectors(), data=data, max_drop=3)
+    assert report.accuracy is not None
+    assert (report.accuracy.drop_samples, report.accuracy.samples) == (1, 16)
+    assert "1 lost and 0 gained, are chance (p 0.50)" in " ".join(report.notes)
+
+
+def test_the_same_loss_of_a_model_that_is_sure_is_refused(
+    near_ties: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    source, data = near_ties(1000.0)
+    with pytest.raises(AccuracyError, match=r"6\.25 points lost, 1 of 16 samples, 3 allowed"):
+        quantize(source, tmp_path / "o.onnx", method="static", calibration=vectors(), data=data, max_drop=3)
+
+
 def test_garbage_is_refused_even_without_labels(write: Callable[..., Path], tmp_path: Path) -> None:
     # The difference of two large products is all that is left: eight bits cannot hold it.
     large = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32) * 100
