@@ -66,7 +66,7 @@ def test_json_can_be_piped(capsys: pytest.CaptureFixture[str], model: str) -> No
     code, out, err = outcome(capsys, model, *QUICK, "--format", "json", "--seed", "3")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert found["settings"]["seed"] == 3
     assert found["cases"][0]["latency_ns"]["p50"] >= 1_000_000
 

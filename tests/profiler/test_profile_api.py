@@ -64,7 +64,7 @@ def test_a_model_that_takes_twice_as_long_is_slower_and_a_twin_is_not(null_model
 def test_the_report_has_the_fields_that_are_promised(null_model: NullModelFile) -> None:
     report = toolkit.profile(null_model(delay_ns=MS), "null", batches=[2], budget_s=1, processes=2)
     plain = json.loads(report.to_json())
-    assert plain["schema_version"] == 1
+    assert plain["schema_version"] == 2
     assert plain["environment"]["fingerprint"]
     (case,) = plain["cases"]
     assert case["samples_ns"] and sum(block[2] for block in case["blocks"]) == len(case["samples_ns"])

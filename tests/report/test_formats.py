@@ -19,7 +19,7 @@ from toolkit.report.formats import FORMATS, SUFFIXES, format_of
 def test_json_reads_back_as_the_same_report(report: ProfileReport) -> None:
     text = FORMATS["json"](report)
     assert msgspec.json.decode(text, type=ProfileReport) == report
-    assert json.loads(text)["schema_version"] == 1
+    assert json.loads(text)["schema_version"] == 2
 
 
 def test_csv_has_a_line_per_case(report: ProfileReport) -> None:

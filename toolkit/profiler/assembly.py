@@ -14,7 +14,7 @@ from toolkit.profiler.doubts import Series, doubts
 from toolkit.profiler.pairing import paired_ratio
 from toolkit.profiler.records import CaseRecord, ComparisonRecord, Latency
 from toolkit.profiler.schedule import Course
-from toolkit.profiler.statistics import PERCENTILES, Percentile, percentile
+from toolkit.profiler.statistics import PERCENTILES, Percentile, jitter, percentile
 from toolkit.tensors import nearest
 
 
@@ -45,7 +45,7 @@ def measured_record(course: Course) -> CaseRecord:
         # A case that crashed keeps its samples, but a number from it would look like any other.
         status="ok" if course.ended is None else course.ended.status,
         reason="" if course.ended is None else course.ended.reason,
-        latency_ns=_latency(found) if course.ended is None else None,
+        latency_ns=_latency(found, jitter(samples)) if course.ended is None else None,
         samples_ns=samples.tolist(),
         blocks=[(turn.process, turn.round, len(turn.samples_ns)) for turn in course.turns],
         calls=course.calls,
@@ -68,12 +68,12 @@ def _record(case: Case, **facts: object) -> CaseRecord:
     return CaseRecord(**(known | facts))  # type: ignore[arg-type]  # the names are the struct's own, the tests build each
 
 
-def _latency(found: dict[str, Percentile]) -> Latency:
+def _latency(found: dict[str, Percentile], spread: float | None) -> Latency:
     values: dict[str, object] = {}
     for name, item in found.items():
         values |= {name: item.value, f"{name}_ci": item.interval}
     withheld = {name: item.withheld for name, item in found.items() if item.withheld}
-    return Latency(withheld=withheld, **values)  # type: ignore[arg-type]  # one field pair per name in PERCENTILES
+    return Latency(withheld=withheld, jitter=spread, **values)  # type: ignore[arg-type]  # one field pair per name in PERCENTILES
 
 
 def _median(values: Iterable[int]) -> int:

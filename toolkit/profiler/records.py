@@ -3,11 +3,12 @@
 History of ``schema_version`` (readers accept up to theirs):
 
     1   first version
+    2   percentiles p95 and p99.9, jitter; scenarios, sweeps, operators, peaks, energy, price, accuracy, model hashes
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,19 +17,142 @@ from toolkit.profiler.environment import Environment
 from toolkit.profiler.pairing import Verdict
 from toolkit.providers.base import Execution
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles in nanoseconds, their 99 % intervals, and why one is withheld."""
+    """Percentiles in nanoseconds, their 99 % intervals, and why one is withheld.
+
+    Attributes:
+        jitter: interquartile range over the median: how far apart the middle half of the calls lies.
+    """
 
     p50: int | None = None
     p50_ci: tuple[int, int] | None = None
     p90: int | None = None
     p90_ci: tuple[int, int] | None = None
+    p95: int | None = None
+    p95_ci: tuple[int, int] | None = None
     p99: int | None = None
     p99_ci: tuple[int, int] | None = None
+    p99_9: int | None = None
+    p99_9_ci: tuple[int, int] | None = None
+    jitter: float | None = None
     withheld: dict[str, str] = {}
+
+
+class OperatorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One node as the engine ran it.
+
+    Attributes:
+        name: what the engine calls the node.
+        operator: what ran, by the engine's name for it ("FusedConv", "FullyConnected").
+        nodes: names of the nodes of the model that it stands for; several where they were fused, none where the engine
+            brought it in (a layout change).
+        operators: the operators of those nodes, in the same order.
+        time_ns: per inference, scaled so that all of them and the unexplained remainder add up to the latency.
+        share: of the latency.
+        precision: what it computed in; "" where the engine does not say.
+        flops: floating-point or integer operations per inference (a multiply-add is two); None where no rule counts it.
+        bytes: read and written per inference, each tensor once.
+        of_peak: achieved over attainable at its arithmetic intensity (roofline; Williams et al., CACM 52, 2009).
+        bound: which roof is above it; "" where there is none to compare with.
+    """
+
+    name: str
+    operator: str
+    nodes: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    time_ns: float
+    share: float
+    precision: str = ""
+    flops: int | None = None
+    bytes: int | None = None
+    of_peak: float | None = None
+    bound: Literal["compute", "memory", ""] = ""
+
+
+class OperatorProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one case goes, from a run of its own with the engine's instruments on.
+
+    Attributes:
+        latency_ns: median without instruments, which ``operators`` are scaled to.
+        instrumented_ns: median with them.
+        unexplained_ns: the part of ``latency_ns`` that no node accounts for.
+        operators: the slowest first.
+    """
+
+    latency_ns: float
+    instrumented_ns: float
+    unexplained_ns: float
+    operators: list[OperatorRecord]
+    notes: list[str] = []
+
+
+class PeakRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine can do at most, measured in the same run through the same engine.
+
+    Attributes:
+        precision: of the product that was timed, for ``flops_per_s``.
+        bytes_per_s: of a copy of arrays far larger than the caches.
+    """
+
+    target: str
+    precision: str
+    flops_per_s: float | None
+    bytes_per_s: float | None
+
+
+class EnergyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy per sample, or why it is not known here.
+
+    Attributes:
+        source: "RAPL", "NVML", or "machine.toml" for the watts a user says the machine draws.
+        idle_watts: drawn by the same counter with the engine idle, which is in ``joules`` too; None where not known.
+    """
+
+    joules: float | None = None
+    watts: float | None = None
+    idle_watts: float | None = None
+    source: str = ""
+    reason: str = ""
+
+
+class PriceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a million samples cost, from the user's price of the machine per hour and the throughput."""
+
+    per_million: float
+    currency: str
+
+
+class AccuracyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality of the model on this target, over labelled samples."""
+
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    samples: int
+
+
+class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How latency grows along one variable.
+
+    Attributes:
+        variable: "batch", "threads", "width", or the name of a dim.
+        points: value of the variable, and the id of the case measured there.
+        exponent: b of latency = a · variable^b, fitted where the cost grows (see ``notes``); None with too few points.
+    """
+
+    model: str
+    target: str
+    variable: str
+    points: list[tuple[float, str]]
+    exponent: float | None = None
+    exponent_ci: tuple[float, float] | None = None
+    notes: list[str] = []
+
+
+Scenario = Literal["single-stream", "multi-stream", "offline"]
 
 
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +167,11 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         throughput_per_s: samples of data per second, one call after the other.
         import_ns, load_ns, first_inference_ns: medians over the case's processes.
         peak_memory_bytes: of the worker process; ``base_memory_bytes`` of it were in use before the engine came.
+        device_memory_bytes: on the device, at most; None where there is none or it does not tell.
+        device_latency_ns: median between device events around the computation, copies apart; ``copy_ns`` is theirs.
+        model_sha256: of the file, or of what a source's text opens; size_bytes: of all files of the model.
+        scenario: "single-stream": one call after the other; "multi-stream": ``streams`` calls at the same time;
+            "offline": as many samples as possible per second, at the best batch found.
     """
 
     id: str
@@ -66,6 +195,17 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     base_memory_bytes: int | None = None
     execution: Execution | None = None
     warnings: list[str] = []
+    device_memory_bytes: int | None = None
+    device_latency_ns: int | None = None
+    copy_ns: int | None = None
+    model_sha256: str = ""
+    size_bytes: int = 0
+    scenario: Scenario = "single-stream"
+    streams: int = 1
+    operators: OperatorProfile | None = None
+    energy: EnergyRecord | None = None
+    price: PriceRecord | None = None
+    accuracy: AccuracyRecord | None = None
 
 
 class ComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +230,8 @@ class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: list[ComparisonRecord]
     warnings: list[str] = []
     interrupted: bool = False
+    sweeps: list[SweepRecord] = []
+    peaks: list[PeakRecord] = []
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

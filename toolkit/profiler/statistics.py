@@ -21,7 +21,7 @@ import numpy.typing as npt
 Samples = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.99
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -55,6 +55,14 @@ def percentile(blocks: Sequence[Samples], share: float) -> Percentile:
         return Percentile(value, None)
     low, high = (min(count - 1, max(0, round(rank * count) - 1)) for rank in ranks)
     return Percentile(value, (min(value, int(samples[low])), max(value, int(samples[high]))))
+
+
+def jitter(samples: Samples) -> float | None:
+    """Interquartile range over the median of ``samples``, ``(n,)``; None for fewer than four."""
+    if len(samples) < 4:
+        return None
+    low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
+    return float((high - low) / middle) if middle else None
 
 
 def effective_count(blocks: Sequence[Samples], share: float, value: int) -> int:

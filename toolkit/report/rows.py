@@ -90,7 +90,12 @@ def _withheld(case: CaseRecord) -> list[str]:
     if not missing:
         return []
     name, why = missing[0]
-    return [f"no {name}: {why}" + "".join(f"; nor {further}" for further, _ in missing[1:])]
+    return [f"no {called(name)}: {why}" + "".join(f"; nor {called(further)}" for further, _ in missing[1:])]
+
+
+def called(percentile: str) -> str:
+    """A percentile's field name as people write it: ``p99_9`` is p99.9."""
+    return percentile.replace("_", ".")
 
 
 def absent(report: ProfileReport) -> dict[str, dict[str, list[str]]]:
