@@ -80,3 +80,13 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     data = rounds(np.random.default_rng(4), 1.0)
     assert paired_ratio(data, 7) == paired_ratio(data, 7)
     assert paired_ratio(data, 7) != paired_ratio(data, 8)
+
+
+def test_intervals_of_many_comparisons_are_wider_and_hold_the_same_ratio() -> None:
+    rounds = {process: list(np.random.default_rng(process).normal(0.02, 0.02, 60)) for process in range(3)}
+    single, many = paired_ratio(rounds), paired_ratio(rounds, family=20)
+    assert single is not None and many is not None and single.interval is not None and many.interval is not None
+    assert many.ratio == single.ratio
+    # Normal quantiles at 1 - 0.005 and 1 - 0.005 / 20: 2.5758 and 3.4808 (tables).
+    widths = [np.log(high / low) for low, high in (single.interval, many.interval)]
+    assert widths[1] / widths[0] == pytest.approx(3.4808 / 2.5758, rel=1e-3)

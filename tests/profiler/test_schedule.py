@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,7 +12,7 @@ import pytest
 from toolkit.profiler.cases import Case
 from toolkit.profiler.process import CaseEnded, Expected
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Request
-from toolkit.profiler.schedule import Plan, Progress, Run, measure
+from toolkit.profiler.schedule import Course, Enough, Plan, Progress, Run, measure
 from toolkit.providers.base import Execution
 from toolkit.targets import Target
 
@@ -39,10 +39,12 @@ class Laboratory:
         self.most_open = max(self.most_open, self.open_now)
         return FakeWorker(self)
 
-    def run(self, cases: list[Case], plan: Plan, groups: list[list[int]] | None = None) -> Run:
+    def run(
+        self, cases: list[Case], plan: Plan, groups: list[list[int]] | None = None, enough: Enough | None = None
+    ) -> Run:
         self.progress: list[Progress] = []
         chosen = [list(range(len(cases)))] if groups is None else groups
-        return measure(cases, chosen, plan, self.start, self.progress.append, lambda: self.now)
+        return measure(cases, chosen, plan, self.start, self.progress.append, lambda: self.now, enough)
 
 
 class FakeWorker:
@@ -198,3 +200,40 @@ def test_even_the_smallest_budget_measures_every_group() -> None:
     pairs = [msgspec.structs.replace(case, group=case.model) for case in cases("abc")]
     run = Laboratory().run(pairs, Plan(budget_s=1e-9, processes=1))
     assert [len(course.turns) for course in run.courses] == [1, 1, 1]
+
+
+class After:
+    """Enough after so many turns of a process, and of the whole run."""
+
+    def __init__(self, process_turns: int, run_turns: int) -> None:
+        self.process_turns, self.run_turns = process_turns, run_turns
+
+    def in_process(self, courses: Sequence[Course], process: int) -> bool:
+        turns = [sum(turn.process == process for turn in course.turns) for course in courses if course.ended is None]
+        return all(count >= self.process_turns for count in turns)
+
+    def in_run(self, courses: Sequence[Course]) -> bool:
+        return all(len(course.turns) >= self.run_turns for course in courses if course.ended is None)
+
+
+def test_a_run_ends_when_enough_is_known() -> None:
+    laboratory = Laboratory()
+    run = laboratory.run(cases("ab"), Plan(budget_s=1000, processes=3), enough=After(6, 18))
+    turns = Counter(turn.process for turn in run.courses[0].turns)
+    assert len(turns) == 3 and all(6 <= count < 12 for count in turns.values())
+
+
+def test_time_that_is_left_goes_to_further_processes_until_enough_is_known() -> None:
+    laboratory = Laboratory()
+    run = laboratory.run(cases("ab"), Plan(budget_s=1000, processes=3), enough=After(6, 40))
+    turns = Counter(turn.process for turn in run.courses[0].turns)
+    assert 3 < len(turns) <= 7 and sum(turns.values()) >= 40
+    assert laboratory.open_now == 0
+
+
+def test_a_run_that_never_knows_enough_ends_with_its_budget() -> None:
+    laboratory = Laboratory()
+    run = laboratory.run(cases("ab"), Plan(budget_s=30, processes=3), enough=After(6, 10**9))
+    openings = len(run.courses[0].openings)
+    assert openings > 3
+    assert laboratory.now - 2 * openings * 1.0 == pytest.approx(30, abs=2 * BLOCK_S)

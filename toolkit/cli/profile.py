@@ -32,6 +32,18 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def parse_share(text: str, option: str) -> float:
+    """0.02 in ``2%`` or ``0.02``.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
+    if match is None:
+        raise UsageError("cannot read this share", where=option, got=repr(text), expected="e.g. 2%")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
 def parse_batches(text: str | None) -> tuple[int, ...] | None:
     """Sizes in ``1,8``; None for None.
 
@@ -57,6 +69,10 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 @data_option
 @click.option("--budget", default="30s", show_default=True, help="Time for measuring all cases together: 30s, 2m.")
 @click.option(
+    "--ci-width", metavar="SHARE",
+    help="Stop sooner, once every 99 % interval is this narrow: 2% from end to end.",
+)  # fmt: skip
+@click.option(
     "--baseline", default="", metavar="NAME",
     help="Target or model to compare with; torch eager, else the first, by default.",
 )  # fmt: skip
@@ -76,6 +92,7 @@ def profile(
     dims: dict[str, int],
     data: Path | None,
     budget: str,
+    ci_width: str | None,
     baseline: str,
     processes: int,
     seed: int,
@@ -97,6 +114,7 @@ def profile(
             batches=parse_batches(batches),
             dims=dims,
             budget_s=parse_budget(budget),
+            ci_width=None if ci_width is None else parse_share(ci_width, "--ci-width"),
             baseline=baseline,
             data=data,
             processes=processes,

@@ -19,6 +19,7 @@ from toolkit.profiler.planning import Wish, plan, wanted_targets
 from toolkit.profiler.process import ProcessWorker
 from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.profiler.schedule import OnProgress, Plan, Progress, Run, measure
+from toolkit.profiler.stopping import Narrow
 from toolkit.targets import Target
 
 # Named, not imported: it lies above this package, and only the worker that opens a source loads it.
@@ -34,6 +35,7 @@ def profile(
     batches: Sequence[int] | None = None,
     dims: Mapping[str, int] | None = None,
     budget_s: float = 30.0,
+    ci_width: float | None = None,
     baseline: str = "",
     data: str | os.PathLike[str] | None = None,
     processes: int = 3,
@@ -49,13 +51,19 @@ def profile(
     Args:
         models: ONNX files, bundles (all their variants are measured), or sources such as "zoo:cnn" for torch targets.
         targets: names, files or :class:`Target`; "all" takes every shipped target and lists those that are not here.
-        batches: sizes of the batch dim; None for the models' own, which is 1 where it is free. dims: sizes of other
-        named dims; what is not given gets a small default. budget_s: seconds of measuring for all cases together;
-        starting processes and opening models come on top. baseline: target, model or case that others are compared
-        with; "" for torch eager if it is there, else the first. data: real samples to feed (docs/data.md); None for
-        random ones. processes: how many fresh processes each case is measured in. seed: of inputs, of the order of
-        turns and of resampling. opener: ``package.module:function`` that opens sources. on_progress: called between
-        blocks. show_output: let through what engines print.
+        batches: sizes of the batch dim; None for the models' own, which is 1 where it is free.
+        dims: sizes of other named dims; what is not given gets a small default.
+        budget_s: seconds of measuring for all cases together; starting processes and opening models come on top.
+        ci_width: stop before that once the 99 % intervals of all medians and ratios are no wider, from end to end,
+            than this share of their values.
+        baseline: target, model or case that others are compared with; "" for torch eager if it is there, else the
+            first.
+        data: real samples to feed (docs/data.md); None for random ones.
+        processes: how many fresh processes each case is measured in, at least.
+        seed: of inputs, of the order of turns and of resampling.
+        opener: ``package.module:function`` that opens sources.
+        on_progress: called between blocks.
+        show_output: let through what engines print.
 
     Returns:
         A report. Cases that failed or could not run are in it, with the reason. After Ctrl-C it holds what was
@@ -65,12 +73,12 @@ def profile(
         ProviderUnavailable: a target that was named is not on this machine.
         UsageError: a model, target, dim or baseline that makes no sense.
     """
-    _check_numbers(batches, budget_s, processes)
+    _check_numbers(batches, budget_s, ci_width, processes)
     found_targets, unavailable = wanted_targets([targets] if isinstance(targets, str | Target) else targets)
     wish = Wish(batches=batches, dims=dims or {}, data=os.fspath(data or ""), opener=opener, seed=seed)
     settings = {
         "budget_s": budget_s, "processes": processes, "seed": seed, "baseline": baseline, "data": wish.data or "random",
-    }  # fmt: skip
+    } | ({} if ci_width is None else {"ci_width": ci_width})  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="toolkit-profile-") as folder:
         planned = plan(_models(models), found_targets, unavailable, wish, Path(folder))
         cases = [item for item in planned if isinstance(item, Case)]
@@ -82,6 +90,7 @@ def profile(
             Plan(budget_s=budget_s, processes=processes, seed=seed),
             lambda: ProcessWorker(show_output=show_output),
             on_progress or _silent,
+            enough=None if ci_width is None else Narrow(ci_width, processes, baseline, seed),
         )
     interference = between(before, usage())
     return ProfileReport(
@@ -105,9 +114,11 @@ def _models(models: ModelText | Sequence[ModelText]) -> list[Model]:
     return described(items)
 
 
-def _check_numbers(batches: Sequence[int] | None, budget_s: float, processes: int) -> None:
+def _check_numbers(batches: Sequence[int] | None, budget_s: float, ci_width: float | None, processes: int) -> None:
     if budget_s <= 0:
         raise UsageError("the budget is a positive time", where="--budget", got=budget_s)
+    if ci_width is not None and not 0 < ci_width < 1:
+        raise UsageError("the width of an interval is a share", where="--ci-width", got=ci_width, expected="e.g. 2%")
     if processes < 1:
         raise UsageError("each case needs a process", where="--processes", got=processes)
     for batch in batches or ():

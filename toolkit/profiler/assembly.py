@@ -115,28 +115,28 @@ def check_baseline(cases: Sequence[Case], wanted: str) -> None:
 
 
 def comparisons(courses: Sequence[Course], wanted: str, seed: int) -> list[ComparisonRecord]:
-    """Compare all that were measured at the same sizes with one baseline among them."""
+    """Compare all that were measured at the same sizes with one baseline among them; all verdicts hold together."""
     comparable: dict[object, list[Course]] = defaultdict(list)
     for course in courses:
         if course.ended is None and course.turns:
             comparable[course.comparable].append(course)
-    found = []
+    pairs: list[tuple[Course, Course]] = []
     for members in comparable.values():
         index = chosen_baseline([course.case for course in members], wanted)
         if index is not None:
-            others = (course for position, course in enumerate(members) if position != index)
-            found += [item for course in others if (item := _comparison(members[index], course, seed)) is not None]
-    return found
+            pairs += [(members[index], course) for position, course in enumerate(members) if position != index]
+    found = (_comparison(baseline, candidate, seed, len(pairs)) for baseline, candidate in pairs)
+    return [item for item in found if item is not None]
 
 
-def _comparison(baseline: Course, candidate: Course, seed: int) -> ComparisonRecord | None:
+def _comparison(baseline: Course, candidate: Course, seed: int, family: int) -> ComparisonRecord | None:
     base = {(turn.process, turn.round): turn.samples_ns for turn in baseline.turns}
     rounds: dict[int, list[float]] = defaultdict(list)
     for turn in candidate.turns:
         if (turn.process, turn.round) in base:
             ratio = _middle(turn.samples_ns) / _middle(base[turn.process, turn.round])
             rounds[turn.process].append(float(np.log(ratio)))
-    found = paired_ratio(rounds, seed)
+    found = paired_ratio(rounds, seed, family)
     if found is None:
         return None
     return ComparisonRecord(

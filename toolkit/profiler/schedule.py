@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Protocol, final
 
 import msgspec
 
@@ -21,6 +21,8 @@ from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove
 from toolkit.providers.base import Execution
 
 BLOCK_NS = 50_000_000
+FIRST_LOOK_S, LOOK_AGAIN = 1.0, 1.4
+"""Whether enough has been measured is asked after so many seconds of a process, then each time that factor later."""
 _FIRST_INFERENCES = 5
 """A block may take this many first inferences, and the plan's timeout, before its worker is taken for hanging."""
 
@@ -94,6 +96,14 @@ class Run(msgspec.Struct, frozen=True):
     interrupted: bool
 
 
+class Enough(Protocol):
+    """Says when to stop before the budget is spent."""
+
+    def in_process(self, courses: Sequence[Course], process: int) -> bool: ...
+
+    def in_run(self, courses: Sequence[Course]) -> bool: ...
+
+
 Start = Callable[[], Worker]
 OnProgress = Callable[[Progress], None]
 Clock = Callable[[], float]
@@ -106,20 +116,20 @@ def measure(
     start: Start,
     on_progress: OnProgress,
     clock: Clock = time.monotonic,
+    enough: Enough | None = None,
 ) -> Run:
     """Measure the cases of each group (of indices into ``cases``) side by side, the groups one after the other.
 
     A case may stand in several groups, as a baseline does; its measurements then add up. Ctrl-C ends the run and keeps
-    what was measured.
+    what was measured. With ``enough``, a process ends as soon as it has done its part, and time that is left goes to
+    further processes until all is known well enough.
     """
     courses = tuple(Course(case) for case in cases)
     members = sum(len(group) for group in groups)
-    schedule = _Schedule(plan, start, on_progress, clock, starts=members * plan.processes)
+    schedule = _Schedule(plan, start, on_progress, clock, starts=members * plan.processes, enough=enough)
     try:
         for group in groups:
-            share_s = plan.budget_s * len(group) / members / plan.processes
-            for index in range(plan.processes):
-                schedule.run_processes([courses[i] for i in group], share_s, prove=index == plan.processes - 1)
+            schedule.run_group([courses[i] for i in group], plan.budget_s * len(group) / members)
     except KeyboardInterrupt:
         return Run(courses, True)
     return Run(courses, False)
@@ -129,12 +139,28 @@ def measure(
 class _Schedule:
     """Processes come and go here; nothing that is started outlives :meth:`run_processes`."""
 
-    def __init__(self, plan: Plan, start: Start, on_progress: OnProgress, clock: Clock, starts: int) -> None:
+    def __init__(
+        self, plan: Plan, start: Start, on_progress: OnProgress, clock: Clock, starts: int, enough: Enough | None
+    ) -> None:
         self._plan, self._start, self._on_progress, self._clock = plan, start, on_progress, clock
+        self._enough = enough
         self._random = random.Random(plan.seed)
         self._process = 0
         self._starts, self._started, self._starting_s = starts, 0, 0.0
         self._measured_s = 0.0
+
+    def run_group(self, courses: Sequence[Course], budget_s: float) -> None:
+        """As many processes per case as planned; more while there is time left and too little known."""
+        share_s = budget_s / self._plan.processes
+        end_s = self._measured_s + budget_s
+        for index in range(self._plan.processes):
+            self.run_processes(courses, share_s, prove=index == self._plan.processes - 1)
+        if self._enough is None:
+            return
+        while end_s - self._measured_s > BLOCK_NS / 1e9 and any(course.ended is None for course in courses):
+            if self._enough.in_run(courses):
+                return
+            self.run_processes(courses, min(share_s, end_s - self._measured_s), prove=False)
 
     def run_processes(self, courses: Sequence[Course], budget_s: float, *, prove: bool) -> None:
         """One fresh process per case that has not ended: open, take turns, prove, close."""
@@ -170,6 +196,7 @@ class _Schedule:
         """
         began = self._clock()
         already_s = self._measured_s
+        look_s = FIRST_LOOK_S
         turns: dict[object, _Rounds] = {courses[index].comparable: _Rounds() for index in live}
         while live:
             waiting = {courses[index].comparable for index in live}
@@ -184,6 +211,10 @@ class _Schedule:
                 own.spent_s += self._clock() - now_s
                 self._measured_s = already_s + min(budget_s, self._clock() - began)
             own.count += 1
+            if self._enough is not None and self._clock() - began >= look_s:
+                if self._enough.in_process(courses, self._process):
+                    return
+                look_s = LOOK_AGAIN * (self._clock() - began)
 
     def _measure_block(self, index: int, course: Course, live: dict[int, Worker], number: int) -> None:
         self._report(f"measuring {label(course.case)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from toolkit.profiler.pairing import FEWEST_ROUNDS
+from toolkit.profiler.pairing import FEWEST_PROCESSES, FEWEST_ROUNDS
 from toolkit.profiler.records import CaseRecord, ComparisonRecord, ProfileReport
 from toolkit.report.numbers import duration, duration_with_interval, ratio_with_interval
 
@@ -79,6 +79,8 @@ def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
         comparison = report.comparison(case)
         if comparison is not None and comparison.ratio_ci is None:
             found.append(f"no verdict: {comparison.rounds} rounds with the baseline, {FEWEST_ROUNDS} are needed")
+        elif comparison is not None and comparison.processes < FEWEST_PROCESSES:
+            found.append("judged by too few processes: where their memory happened to land is in the ratio")
         found += case.warnings
         if found:
             yield case.id, "; ".join(found)
