@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from toolkit.data import Batch, Dataset
-from toolkit.errors import InvalidData, UsageError
+from toolkit.errors import UsageError
 from toolkit.providers.base import Session
-from toolkit.tensors import Array, TensorSpec, check_feeds, concrete_shape, nearest, numpy_dtype
+from toolkit.providers.streaming import check_pairs, first_states
+from toolkit.tensors import Array, TensorSpec
 
 Step = tuple[Batch, dict[str, Array]]
 
@@ -31,8 +30,7 @@ def _plain(session: Session, data: Dataset) -> Iterator[Step]:
 
 def _stateful(session: Session, data: Dataset, inputs: Sequence[TensorSpec]) -> Iterator[Step]:
     """One sample at a time, in order. Where the sequence changes, state is what the data say, else zeros."""
-    specs = {spec.name: spec for spec in inputs}
-    _check_pairs(data.state, specs, session)
+    check_pairs(data.state, inputs, session.outputs, session.model)
     state: dict[str, Array] = {}
     current: object = None
     data = data.batched(1)
@@ -42,36 +40,7 @@ def _stateful(session: Session, data: Dataset, inputs: Sequence[TensorSpec]) -> 
     for batch in data:
         sequence = None if batch.sequences is None else batch.sequences[0].item()
         if not state or sequence != current:
-            sizes = check_feeds([spec for spec in inputs if spec.name in batch.feeds], batch.feeds, data.name)
-            state = {name: _initial(batch, specs[name], sizes) for name in data.state}
-            current = sequence
+            state, current = first_states(data.state, inputs, batch.feeds, data.name), sequence
         outputs = session({**batch.feeds, **state})
         yield batch, outputs
         state = {name: outputs[output] for name, output in data.state.items()}
-
-
-def _check_pairs(pairs: Mapping[str, str], specs: Mapping[str, TensorSpec], session: Session) -> None:
-    produced = [spec.name for spec in session.outputs]
-    for name, output in pairs.items():
-        for kind, wanted, known in (("input", name, specs), ("output", output, produced)):
-            if wanted not in known:
-                raise UsageError(
-                    f"a state pair names an {kind} that the model does not have",
-                    where=f"{session.model}: {name}={output}", got=wanted, expected=nearest(wanted, known),
-                )  # fmt: skip
-
-
-def _initial(batch: Batch, spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
-    """The first value of a state: what the data say, else zeros.
-
-    A dim takes the size that it has in the other inputs. A single dim that none of them has is the batch, unless the
-    state has one already: then it may as well be a length that starts at 0, and nobody but the data can tell.
-    """
-    if spec.name in batch.feeds:
-        return batch.feeds[spec.name]
-    unknown = [dim for dim in spec.dynamic_dims if dim not in sizes]
-    if spec.shape is None or len(unknown) > 1 or (unknown and len(spec.dynamic_dims) > 1):
-        raise InvalidData(
-            "the size of this state is not known", where=str(spec), next_step="put its first value into the data"
-        )
-    return np.zeros(concrete_shape(spec, {**dict.fromkeys(unknown, 1), **sizes}), numpy_dtype(spec.dtype))

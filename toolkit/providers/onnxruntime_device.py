@@ -48,6 +48,14 @@ class Tensors:
         """An OrtValue with room for ``array``, where the session wants the tensor ``name``."""
         return self._value.ortvalue_from_shape_and_type(array.shape, array.dtype, *self._places[name])
 
+    def value(self, name: str, item: Any) -> Any:
+        """``item`` as an OrtValue: a copy of an array where the session wants it, a DLPack tensor as it is."""
+        if not isinstance(item, np.ndarray):
+            return self._value.from_dlpack(item)
+        found = self.like(name, item)
+        write(found, item)
+        return found
+
     def bind_output(self, binding: Any, name: str) -> None:
         """Let ``binding`` make the output ``name`` anew in each run, in whatever shape it takes."""
         binding.bind_output(name, *self._places[name])
@@ -81,6 +89,19 @@ class BoundEngine:
                 self._tensors.bind_output(self._binding, spec.name)
             self._session.run_with_iobinding(self._binding, options)
             return _results(self._binding, [spec.name for spec in self.outputs])
+
+    def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Tensors of the device are read where they lie; outputs are OrtValues that stay there."""
+        binding = self._session.io_binding()
+        for name, item in feeds.items():
+            binding.bind_ortvalue_input(name, self._tensors.value(name, item))
+        names = [spec.name for spec in self.outputs]
+        for name in names:
+            self._tensors.bind_output(binding, name)
+        with self._lock:
+            self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return dict(zip(names, binding.get_outputs(), strict=True))
 
     def _feed(self, name: str, array: Array) -> None:
         value = self._values.get(name)

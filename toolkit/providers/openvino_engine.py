@@ -18,6 +18,7 @@ _INTEGERS = {
     "i4": "int4", "u4": "uint4", "i8": "int8", "u8": "uint8", "i16": "int16", "i32": "int32", "u32": "uint32",
     "i64": "int64",
 }  # fmt: skip
+SMALL_BYTES = 1 << 16
 # Not work: they hold data or mark the model's edges.
 PASSIVE_LAYERS = ("Const", "Input", "Output", "Parameter", "Result")
 _ARITHMETIC = (
@@ -36,7 +37,7 @@ class OpenvinoEngine:
         self._compiled = compiled
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-            self._requests.put(compiled.create_infer_request())
+            self._requests.put(_Request(compiled.create_infer_request()))
         # What infer() returns is not looked at; a view of it costs least, but of strings there are only copies.
         self._share_outputs = all(str(port.get_element_type().get_type_name()) != "string" for port in compiled.outputs)
         self.inputs = tuple(port_spec(port, index) for index, port in enumerate(compiled.inputs))
@@ -50,18 +51,24 @@ class OpenvinoEngine:
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Inputs are read where they lie; outputs are copied, since the request writes the next ones over them.
 
-        Half the overhead of handing the request a dict (28 against 61 µs on a model of four small layers).
+        Two thirds of the overhead of handing the request a dict (45 against 64 µs on one small MatMul).
         """
-        arrays = [_shareable(feeds[spec.name]) for spec in self.inputs]  # kept alive until the run is over
+        return self._run(feeds, {})
+
+    def run_into(self, feeds: Feeds, outputs: dict[str, Array]) -> dict[str, Array]:
+        """The same, with outputs copied into arrays that have their shapes."""
+        return self._run(feeds, outputs)
+
+    def _run(self, feeds: Feeds, into: dict[str, Array]) -> dict[str, Array]:
         request = self._requests.get()
         try:
             if request is None:
                 raise UsageError("the session was closed while this call waited")
-            for index, (spec, array) in enumerate(zip(self.inputs, arrays, strict=True)):
-                request.set_input_tensor(index, _to_tensor(array, spec.dtype))
-            request.infer(share_outputs=self._share_outputs)
+            for index, spec in enumerate(self.inputs):
+                request.feed(index, feeds[spec.name], spec.dtype)
+            request.infer(self._share_outputs)
             return {
-                spec.name: _to_array(request.get_output_tensor(index), spec.dtype)
+                spec.name: _to_array(request.output(index), spec.dtype, into.get(spec.name))
                 for index, spec in enumerate(self.outputs)
             }
         finally:
@@ -98,6 +105,36 @@ class OpenvinoEngine:
         self._compiled = None
 
 
+@final
+class _Request:
+    """An infer request. Small arrays are copied into input tensors that stay set, which costs less than setting one."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._own: dict[int, tuple[Any, Array]] = {}
+        self._set: dict[int, Any] = {}
+        self.output = request.get_output_tensor
+
+    def feed(self, index: int, array: Array, dtype: str) -> None:
+        if array.nbytes > SMALL_BYTES or dtype in ("bfloat16", "string"):
+            self._use(index, _to_tensor(_shareable(array), dtype))  # kept alive, and with it the array, by _set
+            return
+        own = self._own.get(index)
+        if own is None or own[1].shape != array.shape:
+            tensor = import_openvino().Tensor(np.zeros(array.shape, array.dtype))
+            own = self._own[index] = (tensor, tensor.data)
+        np.copyto(own[1], array)
+        if self._set.get(index) is not own[0]:
+            self._use(index, own[0])
+
+    def _use(self, index: int, tensor: Any) -> None:
+        self._request.set_input_tensor(index, tensor)
+        self._set[index] = tensor
+
+    def infer(self, share_outputs: bool) -> None:
+        self._request.infer(share_outputs=share_outputs)
+
+
 def _shareable(array: Array) -> Array:
     """``array``, or a copy of it where OpenVINO cannot share its memory."""
     flags = array.flags
@@ -112,10 +149,13 @@ def _to_tensor(array: Array, dtype: str) -> Any:
     return openvino.Tensor(array.astype(str)) if dtype == "string" else openvino.Tensor(array, shared_memory=True)
 
 
-def _to_array(tensor: Any, dtype: str) -> Array:
-    """A copy of a Tensor's content. OpenVINO hands out bfloat16 as if the bits were float16."""
+def _to_array(tensor: Any, dtype: str, into: Array | None = None) -> Array:
+    """A copy of a Tensor's content, in ``into`` where it fits. OpenVINO hands out bfloat16 as if it were float16."""
     if dtype == "string":
         return np.array(tensor.str_data, dtype=object)
+    if into is not None and into.shape == tuple(tensor.shape):
+        np.copyto(into.view(tensor.data.dtype), tensor.data)
+        return into
     return np.array(tensor.data).view(numpy_dtype(dtype)) if dtype == "bfloat16" else np.array(tensor.data)
 
 

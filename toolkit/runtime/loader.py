@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,12 +12,9 @@ from toolkit.errors import NotApplicable, ProviderUnavailable, ToolkitError
 from toolkit.files import existing_file
 from toolkit.providers import registry
 from toolkit.providers.base import Session
+from toolkit.runtime.failover import Failover, FallbackWarning
 from toolkit.runtime.selection import Choice, candidates
 from toolkit.targets import Target
-
-
-class FallbackWarning(UserWarning):
-    """A provider that was asked for could not be used, and a fallback that was allowed took its place."""
 
 
 def load(
@@ -26,6 +24,7 @@ def load(
     fallback: Sequence[str | Target] = (),
     verify: Verify = "once",
     prepared: bool = False,
+    reuse_outputs: bool = False,
 ) -> Session:
     """Open a bundle or a bare ``.onnx`` file.
 
@@ -34,11 +33,13 @@ def load(
         provider: a provider ("cpu", "openvino:GPU", "CUDAExecutionProvider"), a target's name or file, a
             :class:`Target`, or "auto": the provider that the bundle measured fastest among those that are here, without
             measurements the first that it names, and for a bare file the first of tensorrt, cuda, openvino, cpu.
-        fallback: what is acceptable when ``provider`` cannot be used, in order. Empty means nothing is. Each step is
-            reported by a :class:`FallbackWarning` and on ``session.execution.notes``.
+        fallback: what is acceptable when ``provider`` cannot be used, or fails later in the middle of a run, in order.
+            Empty means nothing is. Each step is reported by a :class:`FallbackWarning` and on
+            ``session.execution.notes``.
         verify: "once" checks hashes in full the first time, then by a stamp; "always" checks in full.
         prepared: open the engine's ahead-of-time form (ONNX Runtime's optimized graph, OpenVINO's blob) from the user's
             cache, making it the first time. Opening is quicker from then on; answers are the same.
+        reuse_outputs: write outputs over those of the calling thread's last call where shapes stay the same.
 
     Returns:
         A session, to be used as a context manager or closed with ``close()``.
@@ -62,6 +63,17 @@ def load(
             notes.append(_report(choice, choices[index + 1], exc))
         else:
             session.notes += tuple(notes)
+            following = choices[index + 1 :] if fallback else ()
+            if following:
+                session.rescue = Failover(
+                    session,
+                    [
+                        (item.target.name, functools.partial(_open, item, path, bundle, verify, prepared))
+                        for item in following
+                    ],
+                )
+            if reuse_outputs:
+                session.reuse_outputs()
             return session
     raise AssertionError("candidates() never returns nothing")
 
@@ -94,3 +106,4 @@ def _describe(session: Session, bundle: Bundle) -> None:
         session.outputs = manifest.outputs
     session.labels = manifest.labels
     session.preprocessing = manifest.preprocessing
+    session.state = dict(manifest.state)

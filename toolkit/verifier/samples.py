@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from toolkit.errors import InvalidData
 from toolkit.preprocess import Preprocessing
-from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, concrete_shape, numpy_dtype
+from toolkit.providers.streaming import first_states
+from toolkit.tensors import Array, Feeds, TensorSpec
 
 
 class Samples:
@@ -46,24 +44,10 @@ class Samples:
             sequences = getattr(item, "sequences", None)
             sequence = None if sequences is None else sequences[0].item()
             if self._pairs and (not self._state or sequence != current):
-                self._state, current = self._initial(feeds), sequence
+                self._state = first_states(self._pairs, self._specs, feeds, "data")
+                current = sequence
             yield {**feeds, **self._state}
 
     def answered(self, outputs: Mapping[str, Array]) -> None:
         """Take over the state that the reference answered."""
         self._state = {name: outputs[output] for name, output in self._pairs.items() if output in outputs}
-
-    def _initial(self, feeds: Feeds) -> dict[str, Array]:
-        fed = [spec for spec in self._specs if spec.name in feeds]
-        sizes = check_feeds(fed, {spec.name: feeds[spec.name] for spec in fed}, "data")
-        return {spec.name: self._zeros(spec, feeds, sizes) for spec in self._specs if spec.name in self._pairs}
-
-    def _zeros(self, spec: TensorSpec, feeds: Feeds, sizes: Mapping[str, int]) -> Array:
-        if spec.name in feeds:
-            return feeds[spec.name]
-        unknown = [dim for dim in spec.dynamic_dims if dim not in sizes]
-        if spec.shape is None or unknown:
-            raise InvalidData(
-                "the size of this state is not known", where=str(spec), next_step="put its first value into the data"
-            )
-        return np.zeros(concrete_shape(spec, sizes), numpy_dtype(spec.dtype))
