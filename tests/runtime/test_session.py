@@ -140,7 +140,7 @@ def in_threads(threads: int, calls: int, call: Callable[[int], None]) -> None:
         try:
             for index in range(calls):
                 call(number * calls + index)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
             failures.append(exc)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]

@@ -230,6 +230,10 @@ class Session:
         """
         self._last = threading.local()
 
+    @property
+    def reuses_outputs(self) -> bool:
+        return self._last is not None
+
     def run_on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run once, and leave the outputs where the provider computes them.
 

@@ -112,5 +112,7 @@ class Stream:
             given = {**feeds, **self._first}
             self._state = first_states(self._pairs, self._session.inputs, given, self._session.model)
         outputs = self._session({**feeds, **self._state})
-        self._state = {name: outputs[output] for name, output in self._pairs.items()}
+        state = {name: outputs[output] for name, output in self._pairs.items()}
+        # Reused outputs would be written by the next step while it still reads them.
+        self._state = {name: array.copy() for name, array in state.items()} if self._session.reuses_outputs else state
         return outputs
