@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,3 +131,15 @@ def cache_folder(name: str) -> Path:
     if own := os.environ.get("TOOLKIT_CACHE"):
         return Path(own) / name
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolkit" / name
+
+
+def data_folder() -> Path:
+    """Where this user's applications keep what they should not lose, for this one (not created).
+
+    Source: the XDG Base Directory specification; Apple's File System Programming Guide; Windows' Known Folders.
+    """
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "toolkit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "toolkit"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "toolkit"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from toolkit.cli.main import debugging
 from toolkit.cli.measuring import measuring
@@ -13,14 +15,17 @@ from toolkit.cli.options import data_option, dim_option, say
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
 from toolkit.profiler.api import profile as run_profile
+from toolkit.profiler.interrupts import interrupts
+from toolkit.profiler.reading import read_report
 from toolkit.profiler.records import ProfileReport
+from toolkit.profiler.resuming import requested
 from toolkit.report.formats import FORMATS, format_of
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
-def parse_budget(text: str) -> float:
+def parse_budget(text: str, option: str = "--budget") -> float:
     """Seconds in ``30``, ``30s``, ``1.5m`` or ``1h``.
 
     Raises:
@@ -28,7 +33,7 @@ def parse_budget(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
-        raise UsageError("cannot read this time", where="--budget", got=repr(text), expected="e.g. 30s, 2m")
+        raise UsageError("cannot read this time", where=option, got=repr(text), expected="e.g. 30s, 2m")
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -59,7 +64,7 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option(
     "--target", "targets", multiple=True, default=("cpu",), show_default=True,
     help="A name from 'toolkit targets', a TOML file, PROVIDER[:DEVICE], or 'all'; may be repeated.",
@@ -85,7 +90,14 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a file: .html, .json, .csv, .md or .txt."
 )
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="FILE",
+    help="Go on with the run of an earlier .json report, for another --budget.",
+)  # fmt: skip
+@click.option("--no-history", is_flag=True, help="Do not add the run to 'toolkit history'.")
+@click.pass_context
 def profile(
+    ctx: click.Context,
     models: tuple[str, ...],
     targets: tuple[str, ...],
     batches: str | None,
@@ -98,41 +110,55 @@ def profile(
     seed: int,
     output_format: str,
     output: Path | None,
+    resume: Path | None,
+    no_history: bool,
 ) -> int:
     """Measure latency on every target, side by side.
 
     MODEL is an ONNX file, a bundle (all its variants), or a source such as
     zoo:NAME, which runs on torch targets. Each model runs on each target in a
     process of its own; they take turns until the budget is spent. Intervals and
-    verdicts are at 99 %.
+    verdicts are at 99 %. With --resume models and options come from the report.
     """
     written_as = None if output is None else format_of(writable_output(output))
-    with measuring() as on_progress:
-        report = run_profile(
-            models,
-            targets,
-            batches=parse_batches(batches),
-            dims=dims,
-            budget_s=parse_budget(budget),
-            ci_width=None if ci_width is None else parse_share(ci_width, "--ci-width"),
-            baseline=baseline,
-            data=data,
-            processes=processes,
-            seed=seed,
-            on_progress=on_progress,
-            show_output=debugging(),
-        )
-    click.echo(FORMATS[output_format](report).rstrip())
-    if output is not None and written_as is not None:
-        write_atomic(output, FORMATS[written_as](report))
-        say(f"written to {output}")
+    options: dict[str, Any] = {
+        "models": models, "targets": targets, "batches": parse_batches(batches), "dims": dims,
+        "budget_s": parse_budget(budget), "baseline": baseline, "data": data, "processes": processes, "seed": seed,
+        "ci_width": None if ci_width is None else parse_share(ci_width, "--ci-width"),
+    }  # fmt: skip
+    if resume is not None:
+        options = _resumed(ctx, options, resume)
+    elif not models:
+        raise click.MissingParameter(ctx=ctx, param_hint="'MODEL...'", param_type="argument")
+    with interrupts():
+        with measuring() as on_progress:
+            report = run_profile(**options, on_progress=on_progress, show_output=debugging(), history=not no_history)
+        if output is not None and written_as is not None:
+            # Before it is printed: what a closed pipe or a slow terminal does must not cost the measurement.
+            write_atomic(output, FORMATS[written_as](report))
+            say(f"written to {output}")
+        click.echo(FORMATS[output_format](report).rstrip())
     return _exit_code(report)
+
+
+_PARAMETERS = {"budget_s": "budget"}
+
+
+def _resumed(ctx: click.Context, given: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The options of the run in the report at ``path``, but for those that the user gave again."""
+    report = read_report(path)
+    kept = {
+        name: value
+        for name, value in requested(report).items()
+        if ctx.get_parameter_source(_PARAMETERS.get(name, name)) is not ParameterSource.COMMANDLINE
+    }
+    return given | kept | {"resume": report}
 
 
 def _exit_code(report: ProfileReport) -> int:
     """0 when all that could run was measured."""
     if report.interrupted:
-        return _INTERRUPTED
+        return INTERRUPTED
     failed = [case for case in report.cases if case.status == "failed"]
     if failed:
         what = f"{len(failed)} of {len(report.cases)} cases failed"

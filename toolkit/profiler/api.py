@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import UsageError
 from toolkit.profiler.assembly import check_baseline, chosen_baseline, comparisons, measured_record, skipped_record
 from toolkit.profiler.cases import Case, Skipped
 from toolkit.profiler.environment import available_memory_bytes, environment
 from toolkit.profiler.grouping import groups
+from toolkit.profiler.history import record_run
+from toolkit.profiler.identity import identified
 from toolkit.profiler.interference import between, usage
+from toolkit.profiler.interrupts import interrupts
 from toolkit.profiler.models import Model
 from toolkit.profiler.models import models as described
 from toolkit.profiler.planning import Wish, plan, wanted_targets
 from toolkit.profiler.process import ProcessWorker
+from toolkit.profiler.reading import read_report
 from toolkit.profiler.records import CaseRecord, ProfileReport
+from toolkit.profiler.resuming import courses, request
 from toolkit.profiler.schedule import OnProgress, Plan, Progress, Run, measure
 from toolkit.profiler.stopping import Narrow
 from toolkit.targets import Target
@@ -28,6 +35,7 @@ OPENER = "toolkit.exporter.sources:open_module"
 ModelText = str | os.PathLike[str] | Model
 
 
+@interrupts()
 def profile(
     models: ModelText | Sequence[ModelText],
     targets: str | Target | Sequence[str | Target] = ("cpu",),
@@ -43,6 +51,8 @@ def profile(
     opener: str = OPENER,
     on_progress: OnProgress | None = None,
     show_output: bool = False,
+    resume: str | os.PathLike[str] | ProfileReport | None = None,
+    history: str | os.PathLike[str] | bool = False,
 ) -> ProfileReport:
     """Measure each model on each target and compare them with one baseline.
 
@@ -64,6 +74,9 @@ def profile(
         opener: ``package.module:function`` that opens sources.
         on_progress: called between blocks.
         show_output: let through what engines print.
+        resume: a report, or the file of one, whose run goes on for another ``budget_s``: it has to be the same run.
+        history: True adds the run to the user's history, a path to the one there; by default a library call writes
+            nothing into the user's home.
 
     Returns:
         A report. Cases that failed or could not run are in it, with the reason. After Ctrl-C it holds what was
@@ -71,19 +84,22 @@ def profile(
 
     Raises:
         ProviderUnavailable: a target that was named is not on this machine.
-        UsageError: a model, target, dim or baseline that makes no sense.
+        UsageError: a model, target, dim or baseline that makes no sense; a report to resume that holds another run.
     """
     _check_numbers(batches, budget_s, ci_width, processes)
-    found_targets, unavailable = wanted_targets([targets] if isinstance(targets, str | Target) else targets)
+    earlier = _earlier(resume)
+    asked = [targets] if isinstance(targets, str | Target) else list(targets)
+    found_targets, unavailable = wanted_targets(asked)
     wish = Wish(batches=batches, dims=dims or {}, data=os.fspath(data or ""), opener=opener, seed=seed)
-    settings = {
+    listed = _listed(models)
+    settings: dict[str, Any] = {
         "budget_s": budget_s, "processes": processes, "seed": seed, "baseline": baseline, "data": wish.data or "random",
     } | ({} if ci_width is None else {"ci_width": ci_width})  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="toolkit-profile-") as folder:
-        planned = plan(_models(models), found_targets, unavailable, wish, Path(folder))
+        planned = plan(identified(described(listed)), found_targets, unavailable, wish, Path(folder))
         cases = [item for item in planned if isinstance(item, Case)]
         check_baseline(cases, baseline)
-        before, surroundings = usage(), environment()
+        before, surroundings, started = usage(), environment(), datetime.now(UTC).isoformat(timespec="seconds")
         run = measure(
             cases,
             groups([case.size_bytes for case in cases], _anchors(cases, baseline), available_memory_bytes()),
@@ -91,27 +107,47 @@ def profile(
             lambda: ProcessWorker(show_output=show_output),
             on_progress or _silent,
             enough=None if ci_width is None else Narrow(ci_width, processes, baseline, seed),
+            earlier=None if earlier is None else courses(earlier, planned, surroundings, found_targets, settings),
         )
     interference = between(before, usage())
-    return ProfileReport(
+    report = ProfileReport(
         environment=surroundings,
-        settings=settings,
+        settings=settings | _spent_before(earlier),
         cases=_records(planned, run),
         comparisons=comparisons(run.courses, baseline, seed),
-        warnings=interference.doubts if interference else [],
+        warnings=[*(earlier.warnings if earlier else []), *(interference.doubts if interference else [])],
         interrupted=run.interrupted,
+        request=request([_text(item) for item in listed], asked, found_targets, batches, wish.dims),
+        time_utc=started,
     )
+    record_run(report, history)
+    return report
+
+
+def _earlier(resume: str | os.PathLike[str] | ProfileReport | None) -> ProfileReport | None:
+    return resume if resume is None or isinstance(resume, ProfileReport) else read_report(resume)
+
+
+def _spent_before(earlier: ProfileReport | None) -> dict[str, float]:
+    """The budgets of the runs that this one went on with, so that nobody takes the last one for all there was."""
+    if earlier is None:
+        return {}
+    return {"earlier_budget_s": earlier.settings.get("budget_s", 0) + earlier.settings.get("earlier_budget_s", 0)}
 
 
 def _silent(progress: Progress) -> None:
     pass
 
 
-def _models(models: ModelText | Sequence[ModelText]) -> list[Model]:
+def _listed(models: ModelText | Sequence[ModelText]) -> list[ModelText]:
     items = [models] if isinstance(models, str | os.PathLike | Model) else list(models)
     if not items:
         raise UsageError("no model to measure")
-    return described(items)
+    return items
+
+
+def _text(item: ModelText) -> str:
+    return item.path if isinstance(item, Model) else os.fspath(item)
 
 
 def _check_numbers(batches: Sequence[int] | None, budget_s: float, ci_width: float | None, processes: int) -> None:

@@ -64,6 +64,7 @@ def _record(case: Case, **facts: object) -> CaseRecord:
     known: dict[str, object] = {
         "id": label(case), "model": case.model, "target": case.target.name, "provider": case.target.provider,
         "precision": case.precision, "batch": case.batch, "dims": case.dims,
+        "model_sha256": case.model_sha256, "size_bytes": case.size_bytes,
     }  # fmt: skip
     return CaseRecord(**(known | facts))  # type: ignore[arg-type]  # the names are the struct's own, the tests build each
 

@@ -25,7 +25,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         dims: sizes of named dims; those that the model does not have are ignored.
         inputs: what to feed; None where only the opened session can tell.
         feeds: an ``.npz`` with arrays ``INDEX/NAME`` to feed instead of random ones; "" for random.
-        size_bytes: of the files, to guess how much memory opening takes.
+        size_bytes: of the files, to guess how much memory opening takes; model_sha256: of what opening reads.
     """
 
     model: str
@@ -40,6 +40,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     feeds: str = ""
     seed: int = 0
     size_bytes: int = 0
+    model_sha256: str = ""
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):

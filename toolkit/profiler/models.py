@@ -32,6 +32,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         precision: of the file; "" where only the opened model can tell.
         inputs: None likewise.
         made_for: providers that a bundle's variant was lowered for; empty means any.
+        sha256: of everything that opening it reads; "" until :mod:`toolkit.profiler.identity` filled it in.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     made_for: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    sha256: str = ""
 
     def require_fit(self, target: Target, provider: Provider) -> None:
         """Check that this model is one for ``target``.

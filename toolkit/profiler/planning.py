@@ -87,6 +87,7 @@ def _case(
         inputs=model.inputs,
         seed=wish.seed,
         size_bytes=model.size_bytes,
+        model_sha256=model.sha256,
     )
     if unavailable is not None:
         return Skipped(case=case, status="unavailable", reason=unavailable)

@@ -221,7 +221,12 @@ class ComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one run measured."""
+    """Everything that one run measured.
+
+    Attributes:
+        request: what was asked for, as :mod:`toolkit.profiler.resuming` needs it to go on: models, targets, sizes.
+        time_utc: when planning began, ISO 8601 to the second; "" in records of schema 1.
+    """
 
     schema_version: int = SCHEMA_VERSION
     environment: Environment
@@ -232,6 +237,8 @@ class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     sweeps: list[SweepRecord] = []
     peaks: list[PeakRecord] = []
+    request: dict[str, Any] = {}
+    time_utc: str = ""
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -16,6 +16,7 @@ from typing import Protocol, final
 import msgspec
 
 from toolkit.profiler.cases import Case, label
+from toolkit.profiler.interrupts import measuring, shielded
 from toolkit.profiler.process import CaseEnded, Expected, Worker
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove, Request
 from toolkit.providers.base import Execution
@@ -117,19 +118,22 @@ def measure(
     on_progress: OnProgress,
     clock: Clock = time.monotonic,
     enough: Enough | None = None,
+    earlier: Sequence[Course] | None = None,
 ) -> Run:
     """Measure the cases of each group (of indices into ``cases``) side by side, the groups one after the other.
 
-    A case may stand in several groups, as a baseline does; its measurements then add up. Ctrl-C ends the run and keeps
-    what was measured. With ``enough``, a process ends as soon as it has done its part, and time that is left goes to
-    further processes until all is known well enough.
+    A case may stand in several groups, as a baseline does; its measurements then add up, as they do with those of
+    ``earlier``, one course per case. Ctrl-C ends the run and keeps what was measured. With ``enough``, a process ends
+    as soon as it has done its part, and time that is left goes to further processes until all is known well enough.
     """
-    courses = tuple(Course(case) for case in cases)
+    courses = tuple(Course(case) for case in cases) if earlier is None else tuple(earlier)
     members = sum(len(group) for group in groups)
     schedule = _Schedule(plan, start, on_progress, clock, starts=members * plan.processes, enough=enough)
+    schedule.number_from(courses)
     try:
-        for group in groups:
-            schedule.run_group([courses[i] for i in group], plan.budget_s * len(group) / members)
+        with measuring():
+            for group in groups:
+                schedule.run_group([courses[i] for i in group], plan.budget_s * len(group) / members)
     except KeyboardInterrupt:
         return Run(courses, True)
     return Run(courses, False)
@@ -148,6 +152,10 @@ class _Schedule:
         self._process = 0
         self._starts, self._started, self._starting_s = starts, 0, 0.0
         self._measured_s = 0.0
+
+    def number_from(self, courses: Sequence[Course]) -> None:
+        """Number processes after those that ``courses`` have been measured in before."""
+        self._process = max((turn.process + 1 for course in courses for turn in course.turns), default=0)
 
     def run_group(self, courses: Sequence[Course], budget_s: float) -> None:
         """As many processes per case as planned; more while there is time left and too little known."""
@@ -172,8 +180,9 @@ class _Schedule:
             if prove:
                 self._prove(courses, live)
         finally:
-            for worker in live.values():
-                worker.close()
+            with shielded():
+                for worker in live.values():
+                    worker.close()
         self._process += 1
 
     def _open(self, index: int, course: Course, live: dict[int, Worker]) -> None:
@@ -182,7 +191,8 @@ class _Schedule:
             return
         self._report(f"opening {label(course.case)}")
         began = self._clock()
-        live[index] = self._start()
+        with shielded():  # a worker that nobody has noted is one that nobody ends
+            live[index] = self._start()
         opened = self._ask(index, course, live, Open(course.case), Opened, self._plan.open_timeout_s)
         if opened is not None:
             course.openings.append(opened)
@@ -251,7 +261,8 @@ class _Schedule:
             return live[index].ask(request, expected, timeout_s)
         except CaseEnded as exc:
             course.ended = exc
-            live.pop(index).close()
+            with shielded():
+                live.pop(index).close()
             return None
 
     def _report(self, text: str) -> None:

@@ -1,0 +1,114 @@
+"""Ctrl-C while something is measured: the first ends the measuring, and nothing that follows it loses what there is.
+
+Python raises ``KeyboardInterrupt`` between any two bytecodes: between a worker's start and the line that notes it, or
+halfway through the file that holds the results. Inside :func:`interrupts` it is raised once, never inside
+:func:`shielded` nor after :func:`measuring`, and impatient repetitions are ignored.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import final
+
+PATIENCE_S = 10.0
+"""Repetitions are ignored for so long after the first Ctrl-C; whoever still waits then is heard."""
+
+
+@final
+class _Interrupts:
+    """The state of the one SIGINT handler of this process.
+
+    Attributes:
+        shields: how many :func:`shielded` blocks the main thread is in.
+        over: measuring has ended; what runs now puts results together and writes them.
+        pending: a Ctrl-C waits to be raised.
+        first_s: when it was pressed.
+    """
+
+    def __init__(self) -> None:
+        self.installed = False
+        self.reset()
+
+    def reset(self) -> None:
+        self.shields, self.over, self.pending = 0, False, False
+        self.first_s: float | None = None
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        repeated = self.first_s is not None
+        if self.first_s is not None and now_s - self.first_s < PATIENCE_S:
+            return
+        self.first_s = now_s
+        if self.shields or (self.over and not repeated):
+            self.pending = True
+        else:
+            raise KeyboardInterrupt
+
+    def raise_pending(self) -> None:
+        if self.pending and not self.shields:
+            self.pending = False
+            raise KeyboardInterrupt
+
+
+_state = _Interrupts()
+
+
+def _in_main_thread() -> bool:
+    """Python delivers signals to the main thread alone."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Take SIGINT over as the module describes. Inside another such block it does nothing; a handler that somebody else
+    installed stays."""
+    theirs = not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    if _state.installed or theirs:
+        yield
+        return
+    _state.reset()
+    _state.installed = True
+    before = signal.signal(signal.SIGINT, _state.handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _state.installed = False
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """What a Ctrl-C ends; one that came before is raised here. From its end on Ctrl-C waits for the next such block.
+
+    Raises:
+        KeyboardInterrupt: what else.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    try:
+        _state.over = False
+        _state.raise_pending()
+        _state.first_s = None
+        yield
+    finally:
+        _state.over = True
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Let no Ctrl-C in; one that came is raised at the end. It shields inside :func:`interrupts` only."""
+    if not _in_main_thread():
+        yield
+        return
+    _state.shields += 1
+    try:
+        yield
+    finally:
+        _state.shields -= 1
+        _state.raise_pending()

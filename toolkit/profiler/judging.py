@@ -1,0 +1,111 @@
+"""One case of a check judged: passed, slower, or not to be told; and how several looks and cases share one error.
+
+    lower bound of the ratio's interval above the limit      slower
+    upper bound at or below it                               passed
+    between them                                             inconclusive
+
+Sources for the error of 1 % that all of them share:
+    * every look at the growing data may go wrong: the error is divided by how many there can be (Bonferroni; the
+      boundaries of Pocock, Biometrika 64, 1977, would gain little for so few);
+    * all cases have to pass: each is tested at the full level (intersection-union test, Berger 1982);
+    * one slower case fails the check: their number divides the error of the lower bounds (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from toolkit.profiler.pairing import FEWEST_ROUNDS, paired_ratio
+from toolkit.profiler.records import CaseRecord, ProfileReport
+from toolkit.profiler.rounds import log_medians, log_ratios
+from toolkit.profiler.statistics import CONFIDENCE
+from toolkit.profiler.unpaired import unpaired_ratio
+
+Answer = Literal["passed", "slower", "inconclusive", "not measured"]
+Confidences = tuple[float, float]
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of the check.
+
+    Attributes:
+        ratio: time of the new model over time of the old one; ``ratio_ci`` as wide as looks and cases ask for.
+        p50_ns: medians, old and new.
+        reason: why there is no answer.
+    """
+
+    old: str
+    new: str
+    answer: Answer
+    ratio: float | None = None
+    ratio_ci: tuple[float, float] | None = None
+    p50_ns: tuple[int, int] | None = None
+    reason: str = ""
+
+
+class Errors(msgspec.Struct, frozen=True):
+    """The error that one look may make, of ``looks`` that there can be."""
+
+    looks: int
+
+    def bounds(self, cases: int) -> tuple[float, float]:
+        """Confidences of the interval whose lower bound counts, and of the one whose upper bound does."""
+        error = (1 - CONFIDENCE) / self.looks
+        return 1 - error / max(1, cases), 1 - error
+
+
+def paired_case(
+    report: ProfileReport, old: CaseRecord, new: CaseRecord, limit: float, confidences: Confidences
+) -> Checked:
+    missing = _missing(old) or _missing(new)
+    if not missing and _compared_with(report, old) != _compared_with(report, new):
+        missing = "the two were fed different shapes, or never took part in one round"
+    if missing:
+        return Checked(old=old.id, new=new.id, answer="not measured", reason=missing)
+    found = [paired_ratio(log_ratios(old, new), confidence=confidence) for confidence in confidences]
+    lower, upper = (item.interval if item else None for item in found)
+    ratio = found[0].ratio if found[0] else None
+    return _judged(old, new, ratio, lower, upper, limit, f"too few rounds, {FEWEST_ROUNDS} are needed")
+
+
+def _compared_with(report: ProfileReport, case: CaseRecord) -> str:
+    """The baseline of those that ``case`` shared rounds with."""
+    comparison = report.comparison(case)
+    return case.id if comparison is None else comparison.baseline
+
+
+def unpaired_case(old: CaseRecord, new: CaseRecord | None, limit: float, confidences: Confidences) -> Checked:
+    missing = "not among what was measured now" if new is None else _missing(new)
+    if new is None or missing:
+        return Checked(old=old.id, new="" if new is None else new.id, answer="not measured", reason=missing)
+    found = [unpaired_ratio(log_medians(old), log_medians(new), confidence=confidence) for confidence in confidences]
+    lower, upper = (item.interval if item else None for item in found)
+    ratio, reason = (found[0].ratio, found[0].reason) if found[0] else (None, "")
+    return _judged(old, new, ratio, lower, upper, limit, reason)
+
+
+def _missing(case: CaseRecord) -> str:
+    return "" if case.status == "ok" else f"{case.id}: {case.reason or case.status}"
+
+
+def _judged(
+    old: CaseRecord,
+    new: CaseRecord,
+    ratio: float | None,
+    lower: tuple[float, float] | None,
+    upper: tuple[float, float] | None,
+    limit: float,
+    reason: str,
+) -> Checked:
+    medians = [case.latency_ns.p50 or 0 if case.latency_ns else 0 for case in (old, new)]
+    interval = None if lower is None or upper is None else (lower[0], upper[1])
+    answer: Answer = "inconclusive"
+    if interval is not None:
+        reason = ""
+        answer = "slower" if interval[0] > limit else "passed" if interval[1] <= limit else "inconclusive"
+    return Checked(
+        old=old.id, new=new.id, answer=answer, ratio=ratio, ratio_ci=interval, p50_ns=(medians[0], medians[1]),
+        reason=reason,
+    )  # fmt: skip

@@ -1,0 +1,37 @@
+"""Rounds out of records: what the statistics of ratios are computed from, again or for the first time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.profiler.records import CaseRecord
+
+
+def blocks(case: CaseRecord) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
+    """The blocks of ``case`` in the order they were measured, as (process, round, samples in nanoseconds)."""
+    samples, start = np.asarray(case.samples_ns, dtype=np.int64), 0
+    for process, number, count in case.blocks:
+        yield process, number, samples[start : start + count]
+        start += count
+
+
+def log_medians(case: CaseRecord) -> dict[int, list[float]]:
+    """Log of each block's median, by process."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for process, _, samples in blocks(case):
+        found[process].append(float(np.log(np.median(samples))))
+    return dict(found)
+
+
+def log_ratios(baseline: CaseRecord, candidate: CaseRecord) -> dict[int, list[float]]:
+    """Log of the candidate's median over the baseline's, by process, in rounds of one run that both took part in."""
+    base = {(process, number): np.median(samples) for process, number, samples in blocks(baseline)}
+    found: dict[int, list[float]] = defaultdict(list)
+    for process, number, samples in blocks(candidate):
+        if (process, number) in base:
+            found[process].append(float(np.log(np.median(samples) / base[process, number])))
+    return dict(found)
