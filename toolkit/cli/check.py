@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from toolkit.cli.history import report_of
-from toolkit.cli.main import debugging
+from toolkit.cli.main import INTERRUPTED, debugging
 from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, emit, format_option, say
-from toolkit.cli.profile import INTERRUPTED, parse_batches, parse_budget
+from toolkit.cli.profile import parse_batches, parse_budget
 from toolkit.errors import FileProblem, RegressionError, ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
 from toolkit.profiler.checking import CheckReport, Effort, check_against, check_models

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import click
+
+INTERRUPTED = 130
 
 # command: (module, attribute, one line of help). Kept here so that --help imports nothing else.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -41,7 +47,8 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
+        with _dying_at_once():
+            command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         _add_debug(command)
         return command
@@ -58,6 +65,21 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@contextmanager
+def _dying_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process while modules are imported: a KeyboardInterrupt inside an extension module's start-up
+    was seen to end in a segmentation fault."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _add_debug(command: click.Command) -> None:
@@ -94,7 +116,11 @@ def toolkit() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 well, 1 a failed run, 2 misuse, 3 a failed check."""
     args = sys.argv[1:] if args is None else args
-    sys.exit(run(args))
+    code = run(args)
+    if code == INTERRUPTED:
+        # An impatient second Ctrl-C while the interpreter shuts down would replace the exit code by a signal.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(args: list[str]) -> int:
@@ -113,7 +139,7 @@ def run(args: list[str]) -> int:
         hint = f" (see '{exc.ctx.command_path} --help')" if isinstance(exc, click.UsageError) and exc.ctx else ""
         return _fail(one_line(exc.format_message()) + hint, exc.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except ToolkitError as exc:
         if debug:
             raise

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toolkit.cli.main import debugging
+from toolkit.cli.main import INTERRUPTED, debugging
 from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, say
 from toolkit.errors import ToolkitError, UsageError
@@ -22,7 +22,6 @@ from toolkit.profiler.resuming import requested
 from toolkit.report.formats import FORMATS, format_of
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-INTERRUPTED = 130
 
 
 def parse_budget(text: str, option: str = "--budget") -> float:

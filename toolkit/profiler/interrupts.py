@@ -56,6 +56,7 @@ class _Interrupts:
 
 
 _state = _Interrupts()
+_OURS = (signal.default_int_handler, _state.handle)
 
 
 def _in_main_thread() -> bool:
@@ -67,18 +68,20 @@ def _in_main_thread() -> bool:
 def interrupts() -> Iterator[None]:
     """Take SIGINT over as the module describes. Inside another such block it does nothing; a handler that somebody else
     installed stays."""
-    theirs = not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    theirs = not _in_main_thread() or signal.getsignal(signal.SIGINT) not in _OURS
     if _state.installed or theirs:
         yield
         return
     _state.reset()
     _state.installed = True
-    before = signal.signal(signal.SIGINT, _state.handle)
+    signal.signal(signal.SIGINT, _state.handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        _state.installed = False
+        _state.installed = _state.over = False
+        if _state.first_s is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Else it stays: it ignores repetitions for a while yet, and then does what Python's own does.
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def request(
     return {
         "models": list(models),
         "targets": [ALL] if ALL in asked else list(targets),
-        "definitions": {name: msgspec.to_builtins(target) for name, target in targets.items()},
+        "definitions": {name: msgspec.json.decode(msgspec.json.encode(item)) for name, item in targets.items()},
         "batches": None if batches is None else list(batches),
         "dims": dict(dims),
     }

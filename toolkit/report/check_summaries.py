@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from toolkit.profiler.checking import CheckReport
 from toolkit.profiler.judging import Checked
 from toolkit.report.comparison import ratio_text, summary
-from toolkit.report.numbers import digits, duration
+from toolkit.report.numbers import duration
 from toolkit.report.rows import MISSING
 
 _SUITE = "toolkit check"
@@ -56,7 +56,7 @@ def described(case: Checked, limit: float) -> str:
     """One case in a sentence."""
     if case.ratio is None:
         return f"{case.answer}: {case.reason}"
-    text = f"{case.answer}: new/old {ratio_text(case)}, at most {digits(limit)} is allowed"
+    text = f"{case.answer}: new/old {ratio_text(case)}, at most {limit:.4g} is allowed"
     return f"{text} ({case.reason})" if case.reason else text
 
 

@@ -8,7 +8,7 @@ from toolkit.profiler.checking import CheckReport
 from toolkit.profiler.comparing import RecordComparison
 from toolkit.profiler.judging import Checked
 from toolkit.report.columns import columns, note
-from toolkit.report.numbers import digits, duration, ratio_with_interval
+from toolkit.report.numbers import duration, ratio_with_interval
 from toolkit.report.rows import MISSING
 
 _NUMERIC = (1, 2)
@@ -68,4 +68,4 @@ def ratio_text(case: Checked) -> str:
 def summary(found: CheckReport) -> str:
     """The answer in one sentence."""
     how = "in one interleaved run" if found.paired else "against a stored record"
-    return f"{found.answer}: limit {digits(found.limit)}, {found.spent_s:g} s of measuring {how}"
+    return f"{found.answer}: limit {found.limit:.4g}, {found.spent_s:g} s of measuring {how}"
