@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from toolkit.profiler.checking import CheckReport
-from toolkit.profiler.judging import Checked
+from toolkit.profiler.judging import Checked, CheckReport
 from toolkit.report.check_summaries import github_annotations, github_summary, junit
 from toolkit.report.comparison import check_table
 

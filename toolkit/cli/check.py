@@ -16,9 +16,10 @@ from toolkit.cli.options import data_option, dim_option, emit, format_option, sa
 from toolkit.cli.profile import parse_batches, parse_budget
 from toolkit.errors import FileProblem, RegressionError, ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
-from toolkit.profiler.checking import CheckReport, Effort, check_against, check_models
+from toolkit.profiler.checking import Effort, check_against, check_models
 from toolkit.profiler.history import record_run
 from toolkit.profiler.interrupts import interrupts
+from toolkit.profiler.judging import CheckReport
 from toolkit.report.check_summaries import described, github_annotations, github_summary, junit
 from toolkit.report.comparison import check_table
 

@@ -18,7 +18,7 @@ from toolkit.profiler.differences import require_same
 from toolkit.profiler.environment import environment
 from toolkit.profiler.identity import identified
 from toolkit.profiler.interrupts import interrupts
-from toolkit.profiler.judging import Answer, Checked, Errors, paired_case, unpaired_case
+from toolkit.profiler.judging import Answer, Checked, CheckReport, Families, paired_case, unpaired_case
 from toolkit.profiler.models import Model, models
 from toolkit.profiler.planning import ALL
 from toolkit.profiler.records import CaseRecord, ProfileReport
@@ -28,25 +28,6 @@ from toolkit.targets import Target
 
 _WORST_FIRST: tuple[Answer, ...] = ("slower", "not measured", "inconclusive", "passed")
 Text = str | os.PathLike[str]
-
-
-class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a check.
-
-    Attributes:
-        limit: the largest ratio that is allowed: 1.05 for 5 % slower.
-        paired: both were measured in one interleaved run.
-        spent_s: the budget that was used.
-        warnings: doubts about the measurement.
-    """
-
-    answer: Answer
-    limit: float
-    paired: bool
-    spent_s: float
-    cases: list[Checked]
-    warnings: list[str] = []
-    interrupted: bool = False
 
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,12 +63,13 @@ def check_models(
     pair = [_one_model(old), _one_model(new)]
     pair = models(pair) if pair[0].name != pair[1].name else _told_apart(pair, (old, new))
 
-    def judge(report: ProfileReport, errors: Errors) -> list[Checked]:
+    def judge(report: ProfileReport, looks: int) -> list[Checked]:
         half = len(report.cases) // 2
         sides = zip(report.cases[:half], report.cases[half:], strict=True)
         wanted = [sided for sided in sides if not (ALL in targets and _both_absent(*sided))]
         return [
-            paired_case(report, before, after, 1 + max_slowdown, errors.bounds(len(wanted))) for before, after in wanted
+            paired_case(report, before, after, 1 + max_slowdown, _families(looks, len(wanted)))
+            for before, after in wanted
         ]
 
     measured = options | {"models": pair, "targets": targets}
@@ -130,9 +112,9 @@ def check_against(
     names = [item.name if isinstance(item, Target) else item for item in targets]
     stored = _stored_cases(baseline, described, names, options)
 
-    def judge(report: ProfileReport, errors: Errors) -> list[Checked]:
-        bounds = errors.bounds(len(stored))
-        return [unpaired_case(case, _same(case, report), 1 + max_slowdown, bounds) for case in stored]
+    def judge(report: ProfileReport, looks: int) -> list[Checked]:
+        families = _families(looks, len(stored))
+        return [unpaired_case(case, _same(case, report), 1 + max_slowdown, families) for case in stored]
 
     known = definitions(baseline)
     data = baseline.settings.get("data", "random")
@@ -153,7 +135,7 @@ def _one_model(text: Text) -> Model:
     return found[0]
 
 
-_Judge = Callable[[ProfileReport, Errors], list[Checked]]
+_Judge = Callable[[ProfileReport, int], list[Checked]]
 
 
 def _until_clear(
@@ -163,7 +145,7 @@ def _until_clear(
     totals = effort.totals()
     for spent_s, total_s in zip([0.0, *totals], totals, strict=False):
         report = profile(**measured, budget_s=total_s - spent_s, resume=report)
-        cases = judge(report, Errors(len(totals)))
+        cases = judge(report, len(totals))
         answer = _worst(cases)
         if answer != "inconclusive" or report.interrupted:
             break
@@ -179,6 +161,11 @@ def _until_clear(
         interrupted=report.interrupted,
     )
     return found, report
+
+
+def _families(looks: int, cases: int) -> Families:
+    """All cases have to pass, and any one fails the check; every look may go wrong either way."""
+    return looks * max(1, cases), looks
 
 
 def _worst(cases: Sequence[Checked]) -> Answer:

@@ -127,7 +127,9 @@ def joined(old: Sequence[CaseRecord], new: Sequence[CaseRecord]) -> list[tuple[C
 
 
 def _setting(case: CaseRecord) -> tuple[object, ...]:
-    return case.target, case.batch, tuple(sorted(case.dims.items())), case.scenario, case.streams
+    """What has to be equal. Offline the batch is found by each run for itself."""
+    batch = None if case.scenario == "offline" else case.batch
+    return case.target, batch, tuple(sorted(case.dims.items())), case.scenario, case.streams
 
 
 def _change(old: CaseRecord, new: CaseRecord, ratio: UnpairedRatio, verdict: Verdict) -> Change:

@@ -20,11 +20,11 @@ import msgspec
 from toolkit.profiler.pairing import FEWEST_ROUNDS, paired_ratio
 from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.profiler.rounds import log_medians, log_ratios
-from toolkit.profiler.statistics import CONFIDENCE
 from toolkit.profiler.unpaired import unpaired_ratio
 
 Answer = Literal["passed", "slower", "inconclusive", "not measured"]
-Confidences = tuple[float, float]
+Families = tuple[int, int]
+"""How many comparisons the lower bound has to hold for, and the upper one."""
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,26 +45,32 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Errors(msgspec.Struct, frozen=True):
-    """The error that one look may make, of ``looks`` that there can be."""
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a check.
 
-    looks: int
+    Attributes:
+        limit: the largest ratio that is allowed: 1.05 for 5 % slower.
+        paired: both were measured in one interleaved run.
+        spent_s: the budget that was used.
+        warnings: doubts about the measurement.
+    """
 
-    def bounds(self, cases: int) -> tuple[float, float]:
-        """Confidences of the interval whose lower bound counts, and of the one whose upper bound does."""
-        error = (1 - CONFIDENCE) / self.looks
-        return 1 - error / max(1, cases), 1 - error
+    answer: Answer
+    limit: float
+    paired: bool
+    spent_s: float
+    cases: list[Checked]
+    warnings: list[str] = []
+    interrupted: bool = False
 
 
-def paired_case(
-    report: ProfileReport, old: CaseRecord, new: CaseRecord, limit: float, confidences: Confidences
-) -> Checked:
+def paired_case(report: ProfileReport, old: CaseRecord, new: CaseRecord, limit: float, families: Families) -> Checked:
     missing = _missing(old) or _missing(new)
     if not missing and _compared_with(report, old) != _compared_with(report, new):
         missing = "the two were fed different shapes, or never took part in one round"
     if missing:
         return Checked(old=old.id, new=new.id, answer="not measured", reason=missing)
-    found = [paired_ratio(log_ratios(old, new), confidence=confidence) for confidence in confidences]
+    found = [paired_ratio(log_ratios(old, new), family=family) for family in families]
     lower, upper = (item.interval if item else None for item in found)
     ratio = found[0].ratio if found[0] else None
     return _judged(old, new, ratio, lower, upper, limit, f"too few rounds, {FEWEST_ROUNDS} are needed")
@@ -76,11 +82,11 @@ def _compared_with(report: ProfileReport, case: CaseRecord) -> str:
     return case.id if comparison is None else comparison.baseline
 
 
-def unpaired_case(old: CaseRecord, new: CaseRecord | None, limit: float, confidences: Confidences) -> Checked:
+def unpaired_case(old: CaseRecord, new: CaseRecord | None, limit: float, families: Families) -> Checked:
     missing = "not among what was measured now" if new is None else _missing(new)
     if new is None or missing:
         return Checked(old=old.id, new="" if new is None else new.id, answer="not measured", reason=missing)
-    found = [unpaired_ratio(log_medians(old), log_medians(new), confidence=confidence) for confidence in confidences]
+    found = [unpaired_ratio(log_medians(old), log_medians(new), family=family) for family in families]
     lower, upper = (item.interval if item else None for item in found)
     ratio, reason = (found[0].ratio, found[0].reason) if found[0] else (None, "")
     return _judged(old, new, ratio, lower, upper, limit, reason)

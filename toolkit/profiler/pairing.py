@@ -99,3 +99,12 @@ def _resampled_medians(
         index = starts[process] + position % lengths[process]
         medians.append(np.median(pooled[index].reshape(250, -1), axis=1))
     return np.concatenate(medians)
+
+
+def standard_error(series: Sequence[npt.NDArray[np.float64]], generator: np.random.Generator) -> float:
+    """Of the median of all rounds in ``series``, ``(rounds,)`` by process, the luck of two or more processes in it.
+
+    Drawing n processes of n shrinks their variance by (n - 1)/n, which is undone (Davison and Hinkley, section 2.2.2;
+    Hesterberg, The American Statistician 69, 2015).
+    """
+    return float(np.std(_resampled_medians(series, generator)) * np.sqrt(len(series) / (len(series) - 1)))

@@ -20,10 +20,11 @@ def blocks(case: CaseRecord) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]
 
 
 def log_medians(case: CaseRecord) -> dict[int, list[float]]:
-    """Log of each block's median, by process."""
+    """Log of each block's median, by process; offline, where batches differ, per sample of data."""
     found: dict[int, list[float]] = defaultdict(list)
+    share = case.batch or 1 if case.scenario == "offline" else 1
     for process, _, samples in blocks(case):
-        found[process].append(float(np.log(np.median(samples))))
+        found[process].append(float(np.log(np.median(samples) / share)))
     return dict(found)
 
 

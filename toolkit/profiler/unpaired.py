@@ -4,10 +4,8 @@ Nothing cancels here: whatever the machine did in one of the two runs is in the 
 found on its own, the few processes that a run has are allowed for, and differences within ±5 % are never called.
 
 Sources:
-    * each side's standard error: bootstrap over processes, then blocks of neighbouring rounds within them, as in
-      :mod:`toolkit.profiler.pairing` (Davison and Hinkley, section 3.8; Politis and Romano 1992). Drawing n processes
-      of n shrinks their variance by (n - 1)/n, which is undone (ibid., section 2.2.2; Hesterberg, The American
-      Statistician 69, 2015);
+    * each side's standard error: bootstrap over processes, then blocks of neighbouring rounds within them, each side
+      for itself, as in :mod:`toolkit.profiler.pairing` (Davison and Hinkley, section 3.8; Politis and Romano 1992);
     * few processes: Student's t with the degrees of freedom of Welch (Biometrika 34, 1947) and Satterthwaite (1946),
       processes as the units; a side with one process has none, and no interval;
     * several comparisons: verdicts by Holm's step-down procedure (Scand. J. Statistics 6, 1979), which keeps the chance
@@ -22,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.profiler.pairing import FEWEST_ROUNDS, Rounds, Verdict, resampled_medians
+from toolkit.profiler.pairing import FEWEST_ROUNDS, Rounds, Verdict, standard_error
 from toolkit.profiler.statistics import CONFIDENCE
 
 UNPAIRED_MARGIN = 0.05
@@ -49,13 +47,13 @@ class UnpairedRatio(msgspec.Struct, frozen=True):
 
 
 def unpaired_ratio(
-    old: Rounds, new: Rounds, seed: int = 0, *, margin: float = UNPAIRED_MARGIN, confidence: float = CONFIDENCE
+    old: Rounds, new: Rounds, seed: int = 0, *, margin: float = UNPAIRED_MARGIN, family: int = 1
 ) -> UnpairedRatio | None:
     """Compare logs of block medians, by process, of two records; None when one of them has none.
 
     Args:
         old, new: log of each block's median time, in the order they were measured, by process.
-        margin: how much slower or faster counts. confidence: of the interval.
+        margin: how much slower or faster counts. family: how many comparisons the interval holds for.
     """
     sides = [[np.asarray(values, dtype=np.float64) for values in side.values() if len(values)] for side in (old, new)]
     if not all(sides):
@@ -66,9 +64,9 @@ def unpaired_ratio(
     if reason:
         return UnpairedRatio(ratio, None, 1.0, 1.0, processes, reason)
     generator = np.random.default_rng(seed)
-    errors = [_standard_error(side, generator) for side in sides]
+    errors = [standard_error(side, generator) for side in sides]
     logs = np.log(ratio) + _student(errors, processes, generator)
-    half = (1 - confidence) / 2
+    half = (1 - CONFIDENCE) / 2 / family
     low, high = (float(value) for value in np.exp(np.quantile(logs, [half, 1 - half])))
     return UnpairedRatio(
         ratio,
@@ -84,10 +82,6 @@ def _too_little(sides: Sequence[Sequence[npt.NDArray[np.float64]]]) -> str:
         return "a record of one process cannot tell its luck from the model (--processes 3)"
     rounds = min(sum(map(len, side)) for side in sides)
     return f"{rounds} rounds, {FEWEST_ROUNDS} are needed" if rounds < FEWEST_ROUNDS else ""
-
-
-def _standard_error(side: Sequence[npt.NDArray[np.float64]], generator: np.random.Generator) -> float:
-    return float(np.std(resampled_medians(side, generator)) * np.sqrt(len(side) / (len(side) - 1)))
 
 
 def _student(

@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from xml.etree import ElementTree
 
-from toolkit.profiler.checking import CheckReport
-from toolkit.profiler.judging import Checked
+from toolkit.profiler.judging import Checked, CheckReport
 from toolkit.report.comparison import ratio_text, summary
 from toolkit.report.numbers import duration
 from toolkit.report.rows import MISSING

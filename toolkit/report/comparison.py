@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toolkit.profiler.checking import CheckReport
 from toolkit.profiler.comparing import RecordComparison
-from toolkit.profiler.judging import Checked
+from toolkit.profiler.judging import Checked, CheckReport
 from toolkit.report.columns import columns, note
 from toolkit.report.numbers import duration, ratio_with_interval
 from toolkit.report.rows import MISSING
