@@ -22,7 +22,7 @@ _WHERE = "--resume"
 _ANEW = "measure anew without --resume"
 # What the samples hang on; the budget, the baseline and the number of processes may change.
 _FIXED = ("seed", "data")
-_SETTINGS = ("budget_s", "processes", "seed", "baseline", "scenarios", "streams", "sweeps")
+_SETTINGS = ("budget_s", "processes", "seed", "baseline", "scenarios", "streams", "sweeps", "ci_width")
 
 
 def request(
