@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.report.parsed import Page
 from toolkit.errors import UsageError
 from toolkit.profiler.records import ProfileReport
 from toolkit.report.formats import FORMATS, SUFFIXES, format_of
@@ -39,45 +39,8 @@ def test_markdown_tables_are_whole(report: ProfileReport) -> None:
     assert "**Not available here**" in text
 
 
-class Page(HTMLParser):
-    """Checks that tags close in order, and remembers what a page refers to."""
-
-    VOID = ("meta", "rect", "br")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.references: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_html_is_one_page_that_needs_nothing_else(report: ProfileReport) -> None:
-    text = FORMATS["html"](report)
-    page = Page()
-    page.feed(text)
-    assert page.open == []
-    assert page.references == [] and "url(" not in text and "<script" not in text and "@import" not in text
-    assert page.seen.count("svg") == 3
-    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
-
-
 def test_html_shows_what_the_table_shows(report: ProfileReport) -> None:
-    page = Page()
-    page.feed(FORMATS["html"](report))
+    page = Page(FORMATS["html"](report))
     for text in (
         "9.87 ms [9.67, 10.2]", "0.48 [0.47, 0.49]", "faster", "no significant difference", "twin & co.onnx",
         "no NVIDIA driver; install one", "CPUExecutionProvider 17", report.environment.fingerprint,
@@ -87,8 +50,7 @@ def test_html_shows_what_the_table_shows(report: ProfileReport) -> None:
 
 
 def test_a_report_without_numbers_is_a_page_too(report: ProfileReport) -> None:
-    page = Page()
-    page.feed(
+    page = Page(
         FORMATS["html"](msgspec.structs.replace(report, cases=report.cases[3:], comparisons=[], interrupted=True))
     )
     assert "Nothing was measured." in page.text and "interrupted" in page.text

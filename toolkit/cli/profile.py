@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from toolkit.cli.accuracy import require_data, require_scores, with_accuracy
 from toolkit.cli.main import INTERRUPTED, debugging
 from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, say
@@ -71,6 +72,7 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 @click.option("--batch", "batches", metavar="SIZES", help="Batch sizes, e.g. 1,8; the models' own by default.")
 @dim_option
 @data_option
+@click.option("--accuracy", is_flag=True, help="Also score each model on its target with the labelled --data.")
 @click.option("--budget", default="30s", show_default=True, help="Time for measuring all cases together: 30s, 2m.")
 @click.option(
     "--ci-width", metavar="SHARE",
@@ -102,6 +104,7 @@ def profile(
     batches: str | None,
     dims: dict[str, int],
     data: Path | None,
+    accuracy: bool,
     budget: str,
     ci_width: str | None,
     baseline: str,
@@ -129,9 +132,12 @@ def profile(
         options = _resumed(ctx, options, resume)
     elif not models:
         raise click.MissingParameter(ctx=ctx, param_hint="'MODEL...'", param_type="argument")
+    require_data(accuracy, options["data"])
     with interrupts():
         with measuring() as on_progress:
             report = run_profile(**options, on_progress=on_progress, show_output=debugging(), history=not no_history)
+        if accuracy:
+            report = with_accuracy(report, options["models"], options["targets"], options["data"], say)
         if output is not None and written_as is not None:
             # Before it is printed: what a closed pipe or a slow terminal does must not cost the measurement.
             write_atomic(output, FORMATS[written_as](report))
@@ -165,4 +171,5 @@ def _exit_code(report: ProfileReport) -> int:
     if not report.measured:
         first = report.cases[0]
         raise ToolkitError("nothing could be measured", where=first.id, got=first.reason)
+    require_scores(report)
     return 0

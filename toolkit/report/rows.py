@@ -12,6 +12,7 @@ from toolkit.report.numbers import duration, duration_with_interval, ratio_with_
 
 MISSING = "–"
 UNJUDGED = "too few rounds"
+_FURTHEST = "p99_9"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ def sections(report: ProfileReport) -> list[Section]:
     """Measured cases by model, precision and size, in the order of the report."""
     found: dict[str, list[Row]] = {}
     for case in report.measured:
-        found.setdefault(_title(case), []).append(_row(case, report))
+        found.setdefault(_title(case), []).append(row(case, report))
     return [Section(title, tuple(rows)) for title, rows in found.items()]
 
 
@@ -47,7 +48,8 @@ def _title(case: CaseRecord) -> str:
     return "  ".join(part for part in (case.model, case.precision, ", ".join(sizes)) if part)
 
 
-def _row(case: CaseRecord, report: ProfileReport) -> Row:
+def row(case: CaseRecord, report: ProfileReport) -> Row:
+    """A measured case in words, with its comparison."""
     latency, comparison = case.latency_ns, report.comparison(case)
     assert latency is not None and latency.p50 is not None, "measured cases have a median"
     is_baseline = any(item.baseline == case.id for item in report.comparisons)
@@ -75,22 +77,26 @@ def remarks(report: ProfileReport) -> Iterator[tuple[str, str]]:
     if report.warnings:
         yield "this run", "; ".join(report.warnings)
     for case in report.measured:
-        found = _withheld(case)
-        comparison = report.comparison(case)
-        if comparison is not None and comparison.ratio_ci is None:
-            found.append(f"no verdict: {comparison.rounds} rounds with the baseline, {FEWEST_ROUNDS} are needed")
-        elif comparison is not None and comparison.processes < FEWEST_PROCESSES:
-            found.append("judged by too few processes: where their memory happened to land is in the ratio")
-        found += case.warnings
+        found = [*_withheld(case), *doubts(case, report.comparison(case))]
         if found:
             yield case.id, "; ".join(found)
+
+
+def doubts(case: CaseRecord, comparison: ComparisonRecord | None) -> list[str]:
+    """What a reader should know beside the numbers of one case."""
+    found = []
+    if comparison is not None and comparison.ratio_ci is None:
+        found.append(f"no verdict: {comparison.rounds} rounds with the baseline, {FEWEST_ROUNDS} are needed")
+    elif comparison is not None and comparison.processes < FEWEST_PROCESSES:
+        found.append("judged by too few processes: where their memory happened to land is in the ratio")
+    return found + case.warnings
 
 
 def _withheld(case: CaseRecord) -> list[str]:
     """The first percentile that is withheld and why; those further out need even more."""
     missing = list((case.latency_ns.withheld if case.latency_ns else {}).items())
-    if not missing:
-        return []
+    if not missing or missing[0][0] == _FURTHEST:
+        return []  # few runs are long enough for that one: its absence is no cause for doubt
     name, why = missing[0]
     return [f"no {called(name)}: {why}" + "".join(f"; nor {called(further)}" for further, _ in missing[1:])]
 

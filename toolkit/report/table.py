@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from toolkit.profiler.records import ProfileReport
+from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.report.columns import WIDTH, bar, columns, note, shortened
+from toolkit.report.costs import COSTS, QUALITY, TAILS, Column, cells, present, sources
+from toolkit.report.names import words
 from toolkit.report.numbers import duration
 from toolkit.report.rows import STATUS_TITLES, UNJUDGED, Section, absent, baseline_names, remarks, sections
+from toolkit.report.sparklines import sparklines
 
 _HEAD = ("target", "p50 [99% interval]", "p90", "p99", "time/base [99%]", "verdict")
 _NUMERIC = (2, 3)
 _SHORT = {"no significant difference": "no diff", UNJUDGED: "too few"}
 _LISTED = 6
 _BAR = 40
+_NAME = 22
 
 
 def table(report: ProfileReport) -> str:
     """The whole report as text."""
-    return "\n".join(line for part in (_numbers, _bars, _remarks, _absent, _where) for line in part(report)).rstrip()
+    return "\n".join(line for part in _PARTS for line in part(report)).rstrip()
 
 
 def _numbers(report: ProfileReport) -> Iterator[str]:
@@ -57,6 +61,35 @@ def _bars(report: ProfileReport) -> Iterator[str]:
         yield ""
 
 
+def _beyond(report: ProfileReport) -> Iterator[str]:
+    """Tails, costs and quality, in as many tables as it takes to fit."""
+    cases = report.measured
+    names = words(cases)
+    for part in _fitting(cases, [c for c in present(cases, (*TAILS, *QUALITY, *COSTS)) if c.short]):
+        rows = [("", *(column.short for column in part))]
+        rows += [(f"  {names[case.id]}", *cells(case, part)) for case in cases]
+        yield from columns(rows, range(1, len(part) + 1))
+        yield ""
+    for text in sources(report):
+        yield from note(text)
+        yield ""
+
+
+def _fitting(cases: Sequence[CaseRecord], found: Sequence[Column]) -> Iterator[list[Column]]:
+    """``found`` in parts that leave room for names."""
+    part: list[Column] = []
+    left = WIDTH - _NAME
+    for column in found:
+        width = 1 + max(len(column.short), *(len(text) for case in cases for text in cells(case, [column])))
+        if part and width > left:
+            yield part
+            part, left = [], WIDTH - _NAME
+        part.append(column)
+        left -= width
+    if part:
+        yield part
+
+
 def _remarks(report: ProfileReport) -> Iterator[str]:
     found = list(remarks(report))
     if found:
@@ -81,7 +114,10 @@ def _where(report: ProfileReport) -> Iterator[str]:
     yield f"{machine.cpu}, {machine.usable_cores} cores{gpus}; environment {machine.fingerprint}"
     names = baseline_names(report)
     if names:
-        whose = shortened(names[0], 40) if len(names) == 1 else "the baseline of the same size"
+        whose = shortened(names[0], 31) if len(names) == 1 else "the baseline of the same size"
         yield f"time/base: time over that of {whose}; below 1 is faster."
     if report.interrupted:
         yield "Interrupted: this is what had been measured so far."
+
+
+_PARTS = (_numbers, _bars, sparklines, _beyond, _remarks, _absent, _where)

@@ -1,0 +1,134 @@
+"""Roofline: what operators achieve against what this machine can do at their arithmetic intensity.
+
+Source: Williams, Waterman and Patterson, Roofline (CACM 52, 2009). Peaks were measured in the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import islice
+
+import msgspec
+
+from toolkit.profiler.records import CaseRecord, OperatorRecord, PeakRecord
+from toolkit.report.kinds import KINDS, kind
+from toolkit.report.numbers import digits, duration
+from toolkit.report.page import svg
+from toolkit.report.page.context import Context
+from toolkit.report.page.frame import Axis, Frame, Lettering, figure, series_key
+from toolkit.report.page.scales import CHARACTER, padded
+from toolkit.report.page.units import plain, prefixed
+
+_HEIGHT = 320
+_LABELLED = 6
+_WORTH_A_LABEL = 0.01
+
+
+class Dot(msgspec.Struct, frozen=True):
+    """One operator: operations per byte, and per second."""
+
+    record: OperatorRecord
+    intensity: float
+    rate: float
+
+
+def rooflines(context: Context) -> Iterator[str]:
+    """One chart per case with operators whose target's peaks are known."""
+    figures = []
+    for case in context.report.measured:
+        roofs = [peak for peak in context.report.peaks if peak.target == case.target and peak.flops_per_s]
+        found = dots(case)
+        if roofs and found:
+            figures.append(_figure(context, case, _used(roofs, found), found))
+    if figures:
+        yield f'<div class="charts">{"".join(figures)}</div>'
+
+
+def dots(case: CaseRecord) -> list[Dot]:
+    """Operators with counted work, the slowest first."""
+    records = case.operators.operators if case.operators is not None else []
+    return [
+        Dot(record, record.flops / record.bytes, record.flops / record.time_ns * 1e9)
+        for record in records
+        if record.flops and record.bytes and record.time_ns > 0
+    ]
+
+
+def _used(roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> list[PeakRecord]:
+    """The peaks of the precisions that ran, all where none of them is known, the highest first."""
+    ran = {dot.record.precision for dot in found}
+    fitting = [peak for peak in roofs if peak.precision in ran] or list(roofs)
+    return sorted(fitting, key=lambda peak: -(peak.flops_per_s or 0))
+
+
+def _figure(context: Context, case: CaseRecord, roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> str:
+    bandwidth = max((peak.bytes_per_s or 0 for peak in roofs), default=0)
+    tops = [peak.flops_per_s or 0 for peak in roofs]
+    intensities = [dot.intensity for dot in found] + [top / bandwidth for top in tops if bandwidth]
+    x = Axis("operations per byte, logarithmic", *padded(intensities, 0.1), plain)
+    y = Axis("operations per second, logarithmic", *padded([*tops, *(dot.rate for dot in found)], 0.1), _rate)
+    words = "; ".join(f"{peak.precision} {prefixed(_rounded(peak.flops_per_s or 0), 'OP/s')}" for peak in roofs)
+    memory = f"; copy {prefixed(_rounded(bandwidth), 'B/s')}" if bandwidth else ""
+    told = f"Roofline of {context.label(case)}: peaks {words}{memory}; {len(found)} operators"
+    seen = {kind(dot.record) for dot in found}
+    entries = [(number, name) for number, name in enumerate(KINDS) if name in seen]
+    key = f"Measured peaks: {escape(words + memory)}. Larger marks: more of the time.{series_key(entries)}"
+    return figure(lambda width: _chart(roofs, bandwidth, found, x, y, width, told), context.told(case), key)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _rate(value: float) -> str:
+    return prefixed(value, "")
+
+
+def _chart(
+    roofs: Sequence[PeakRecord], bandwidth: float, found: Sequence[Dot], x: Axis, y: Axis, width: int, told: str
+) -> str:
+    frame = Frame(width, _HEIGHT, x, y)
+    marks = [part for peak in roofs for part in _roof(frame, peak, bandwidth)]
+    places = [(frame.x(dot.intensity), frame.y(dot.rate)) for dot in found]
+    flat = [((frame.left, frame.y(top)), (frame.right, frame.y(top))) for peak in roofs if (top := peak.flops_per_s)]
+    lettering = Lettering(frame, places, radius=7, lines=flat)
+    for peak in roofs:
+        lettering.reserve(frame.x.end - 2, frame.y(peak.flops_per_s or 0) - 5, _roof_name(peak), "end")
+    for dot, place in reversed(list(zip(found, places, strict=True))):
+        radius = 3.0 + 9.0 * min(1.0, dot.record.share) ** 0.5
+        marks.append(svg.mark(KINDS.index(kind(dot.record)), *place, radius=radius, told=_told(dot)))
+    written = (lettering.beside(*place, _wordings(dot)) for dot, place in zip(found, places, strict=True))
+    return frame.drawn([*marks, *islice(filter(None, written), _LABELLED)], told)
+
+
+def _wordings(dot: Dot) -> list[str]:
+    return [f"{dot.record.operator} {dot.record.share:.0%}"] if dot.record.share >= _WORTH_A_LABEL else []
+
+
+def _roof(frame: Frame, peak: PeakRecord, bandwidth: float) -> Iterator[str]:
+    """The slope of memory up to the ridge, then the flat roof, with its name on top."""
+    top = peak.flops_per_s or 0
+    ridge = top / bandwidth if bandwidth else frame.x.low
+    points = [(frame.x(frame.x.high), frame.y(top)), (frame.x(max(ridge, frame.x.low)), frame.y(top))]
+    if bandwidth and ridge > frame.x.low:
+        start = max(frame.x.low, frame.y.low / bandwidth)
+        points.append((frame.x(start), frame.y(start * bandwidth)))
+    yield svg.path(points, "roof")
+    name = _roof_name(peak)
+    if frame.x.end - points[1][0] > len(name) * CHARACTER:
+        yield svg.text(name, frame.x.end - 2, frame.y(top) - 5, "end", "label")
+
+
+def _roof_name(peak: PeakRecord) -> str:
+    return f"{peak.precision} {prefixed(_rounded(peak.flops_per_s or 0), '')}"
+
+
+def _told(dot: Dot) -> str:
+    record = dot.record
+    of_peak = "" if record.of_peak is None else f", {record.of_peak:.0%} of attainable"
+    names = ", ".join(record.nodes[:3]) or record.name
+    return (
+        f"{record.operator} ({names}): {duration(record.time_ns)}, {record.share:.1%} of the latency, "
+        f"{prefixed(_rounded(dot.rate), 'OP/s')} at {digits(dot.intensity)} operations per byte{of_peak}"
+    )
