@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from toolkit.errors import FileProblem, InvalidModel, NotApplicable
+from toolkit.preprocess import InputSteps, Preprocessing, Scale
 from toolkit.profiler.models import Model, models
 from toolkit.providers import registry
 from toolkit.targets import Target
@@ -88,3 +89,13 @@ def test_what_fits_is_not_refused() -> None:
     Model(name="m", path="m.onnx", kind="onnx", precision="int8", made_for=("cpu",)).require_fit(
         Target(name="cpu", provider="cpu"), provider
     )
+
+
+def test_preprocessing_that_an_export_recorded_is_found(tmp_path: Path) -> None:
+    recipe = Preprocessing((InputSteps("x", (Scale(factor=0.5),), "image"),))
+    path = relu(tmp_path / "relu.onnx")
+    assert models([path])[0].preprocessing is None
+    graph = onnx.load(path)
+    graph.metadata_props.add(key="toolkit.preprocessing", value=recipe.to_json())
+    onnx.save(graph, path)
+    assert models([path])[0].preprocessing == recipe

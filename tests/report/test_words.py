@@ -34,7 +34,7 @@ def test_the_headline_names_the_fastest_and_its_baseline(full: ProfileReport, re
 def test_nothing_is_claimed_that_was_not_judged(report: ProfileReport) -> None:
     unjudged = [msgspec.structs.replace(item, ratio_ci=None) for item in report.comparisons]
     text = headline(msgspec.structs.replace(report, comparisons=unjudged))
-    assert text == "Nothing was found faster than bert.onnx on cpu-fp32, which takes 20.7 ms [20.3, 21.3]."
+    assert text == "No other was found faster than bert.onnx on cpu-fp32, which takes 20.7 ms [20.3, 21.3]."
     alone = msgspec.structs.replace(report, cases=report.cases[:1], comparisons=[])
     assert headline(alone) == "cpu-fp32 runs bert.onnx in 20.7 ms [20.3, 21.3]."
     assert tally(alone) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -90,11 +90,18 @@ def _models(text: str) -> list[Model]:
                 precision=found.precision,
                 inputs=found.inputs,
                 size_bytes=found.size_bytes,
+                preprocessing=_recorded(found.metadata, path),
             )
         ]
     if path.is_file() and path.suffix != ".pt2":
         return [Model(name=path.name, path=text, kind="file", size_bytes=path.stat().st_size)]
     return [Model(name=text, path=text, kind="source")]
+
+
+def _recorded(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
+    """The preprocessing that an export wrote into the file, without which images cannot be fed to it."""
+    text = metadata.get("toolkit.preprocessing")
+    return None if text is None else Preprocessing.from_json(text, where=path)
 
 
 def _variants(text: str) -> list[Model]:

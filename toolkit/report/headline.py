@@ -17,8 +17,9 @@ def headline(report: ProfileReport) -> str:
     if not report.measured:
         return "Nothing was measured."
     found = [family for family in families(report) if family.comparable] or families(report)
-    others = [f"{_named(family, report)}: {_best(report, family)}" for family in found[1:]]
-    return " ".join([_best(report, found[0]), *(others if len(others) == 1 else [])])
+    if len(found) != 2:
+        return _best(report, found[0])
+    return " ".join(f"{_named(family, report)}: {_best(report, family)}" for family in found)
 
 
 def tally(report: ProfileReport) -> str:
@@ -28,25 +29,25 @@ def tally(report: ProfileReport) -> str:
 
 def _named(family: Family, report: ProfileReport) -> str:
     case = family.cases[0]
-    several = len({case.model for case in report.measured}) > 1
-    parts = (sizes(case), scenario(case), case.model if several and not sizes(case) else "")
-    return (", ".join(part for part in parts if part) or case.model).capitalize()
+    several = len({other.model for other in report.measured}) > 1
+    parts = (case.model if several else "", sizes(case), scenario(case))
+    text = ", ".join(part for part in parts if part) or case.model
+    return text[:1].upper() + text[1:]
 
 
 def _best(report: ProfileReport, family: Family) -> str:
     judged = [(case, found) for case in family.cases if (found := report.comparison(case)) is not None]
+    base = next((case for case in report.measured if judged and case.id == judged[0][1].baseline), None)
     faster = [pair for pair in judged if pair[1].ratio_ci is not None and pair[1].verdict == "faster"]
-    if faster:
-        return _faster(report, *min(faster, key=lambda pair: pair[1].ratio))
-    if judged:
-        base = next(case for case in report.measured if case.id == judged[0][1].baseline)
-        return f"Nothing was found faster than {_called(base, family)}, which takes {_time(base)}."
+    if base is not None and faster:
+        return _faster(base, *min(faster, key=lambda pair: pair[1].ratio))
+    if base is not None:
+        return f"No other was found faster than {_called(base, family)}, which takes {_time(base)}."
     first = min(family.cases, key=lambda case: (case.latency_ns and case.latency_ns.p50) or 0)
     return f"{first.target} runs {first.model} in {_time(first)}."
 
 
-def _faster(report: ProfileReport, case: CaseRecord, found: ComparisonRecord) -> str:
-    base = next(other for other in report.measured if other.id == found.baseline)
+def _faster(base: CaseRecord, case: CaseRecord, found: ComparisonRecord) -> str:
     assert case.latency_ns is not None and found.ratio_ci is not None, "only judged cases are called faster"
     low, high = 1 / found.ratio_ci[1], 1 / found.ratio_ci[0]
     other = base.target if base.model == case.model else f"{base.model} on {base.target}"

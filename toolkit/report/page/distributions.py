@@ -19,7 +19,7 @@ from toolkit.report.numbers import duration
 from toolkit.report.page import svg
 from toolkit.report.page.context import Context, plural
 from toolkit.report.page.frame import figure
-from toolkit.report.page.scales import CHARACTER, Scale, padded
+from toolkit.report.page.scales import BOLD, CHARACTER, Scale, padded
 from toolkit.report.page.units import clock
 
 Samples = npt.NDArray[np.float64]
@@ -109,7 +109,7 @@ def _row(
 ) -> Iterator[str]:
     base = top + 16 + _HEIGHT
     right = _spread(case, samples) if relative else _median(case)
-    room = int((width - 2 * _MARGIN - len(right) * CHARACTER) / CHARACTER) - 2
+    room = int((width - 2 * _MARGIN - len(right) * CHARACTER) / BOLD) - 1
     yield svg.path(_outline(samples, scale, base), f"histogram {series}", closed=True)
     yield svg.line(scale.start, base, scale.end, base, "axis")
     yield from _marks(case, scale, top + 16, base, 1.0 if not relative else float(np.median(case.samples_ns)))

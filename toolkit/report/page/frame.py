@@ -8,7 +8,7 @@ import msgspec
 
 from toolkit.report.columns import shortened
 from toolkit.report.page import svg
-from toolkit.report.page.scales import CHARACTER, Scale
+from toolkit.report.page.scales import BOLD, CHARACTER, Scale
 
 NARROW, WIDE = 336, 620
 """Widths that charts are drawn for, a phone's and a screen's: letters are of one size on both."""
@@ -80,15 +80,15 @@ class Lettering:
 
     def reserve(self, x: float, y: float, wording: str, anchor: str = "start") -> None:
         """Keep the place of a text that stands at ``(x, y)`` already."""
-        width = len(wording) * CHARACTER
+        width = len(wording) * BOLD
         left = x - width if anchor == "end" else x
         self._taken.append((left, y - _LETTER + 2, left + width, y + 3))
 
     def beside(self, x: float, y: float, wordings: Sequence[str]) -> str:
         """The first of ``wordings`` that fits somewhere near ``(x, y)``; "" where none does."""
         for wording in wordings:
-            for anchor, left, base in self._places(x, y, len(wording) * CHARACTER):
-                box = (left, base - _LETTER + 2, left + len(wording) * CHARACTER, base + 3)
+            for anchor, left, base in self._places(x, y, len(wording) * BOLD):
+                box = (left, base - _LETTER + 2, left + len(wording) * BOLD, base + 3)
                 if self._free(box):
                     self._taken.append(box)
                     start = {"start": left, "end": box[2], "middle": (left + box[2]) / 2}[anchor]

@@ -17,7 +17,7 @@ from toolkit.report.numbers import digits, duration
 from toolkit.report.page import svg
 from toolkit.report.page.context import Context
 from toolkit.report.page.frame import Axis, Frame, Lettering, figure, series_key
-from toolkit.report.page.scales import CHARACTER, padded
+from toolkit.report.page.scales import BOLD, padded
 from toolkit.report.page.units import plain, prefixed
 
 _HEIGHT = 320
@@ -116,7 +116,7 @@ def _roof(frame: Frame, peak: PeakRecord, bandwidth: float) -> Iterator[str]:
         points.append((frame.x(start), frame.y(start * bandwidth)))
     yield svg.path(points, "roof")
     name = _roof_name(peak)
-    if frame.x.end - points[1][0] > len(name) * CHARACTER:
+    if frame.x.end - points[1][0] > len(name) * BOLD:
         yield svg.text(name, frame.x.end - 2, frame.y(top) - 5, "end", "label")
 
 

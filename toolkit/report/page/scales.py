@@ -10,6 +10,8 @@ import msgspec
 
 CHARACTER = 6.9
 """Width of one at the 12 units that charts are lettered in: an average of common sans-serif fonts, rounded up."""
+BOLD = 7.7
+"""The same for bold letters."""
 _STEPS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 
 

@@ -31,14 +31,10 @@ class Point(msgspec.Struct, frozen=True):
 
 def tradeoffs(context: Context) -> Iterator[str]:
     """Up to two charts per family; none where there is nothing to choose: one point, or one value for all."""
-    for family in context.families:
-        if not family.comparable:
-            continue
-        charts = [*_accuracy(context, family), *_size(context, family)]
-        if charts and len(context.families) > 1:
-            yield f"<h3>{escape(family.title)}</h3>"
-        if charts:
-            yield f'<div class="charts">{"".join(charts)}</div>'
+    found = [family for family in context.families if family.comparable]
+    charts = [chart for family in found for chart in (*_accuracy(context, family), *_size(context, family))]
+    if charts:
+        yield f'<div class="charts">{"".join(charts)}</div>'
 
 
 def front(points: Sequence[Point], lower: bool) -> list[Point]:
@@ -59,7 +55,7 @@ def _accuracy(context: Context, family: Family) -> Iterator[str]:
             for case in family.cases
             if case.accuracy is not None and case.accuracy.metric == metric
         ]
-        if len(points) > 1:
+        if len({point.value for point in points}) > 1:
             lower = lower_is_better(metric)
             title = f"{metric.replace('_', ' ')}, {'lower' if lower else 'higher'} is better"
             yield _figure(
@@ -95,12 +91,14 @@ def _figure(
     axis: Callable[[str, Sequence[Point]], Axis],
 ) -> str:  # fmt: skip
     best = front(points, lower)
-    x = Axis("median latency, logarithmic", *padded([point.latency for point in points], 0.12), clock)
+    ends = [end for p in points for end in (p.latency, *((p.case.latency_ns and p.case.latency_ns.p50_ci) or ()))]
+    x = Axis("median latency, logarithmic", *padded(ends, 0.12), clock)
     y = axis(title, points)
     told = f"{caption}; not beaten in both: " + ", ".join(context.label(point.case, family) for point in best)
     entries = [(context.series(p.case), f"{context.told(p.case, family)}: {escape(_told(p))}") for p in points]
     key = "Filled and joined: not beaten in both by any other (Pareto front)." + series_key(entries)
-    return figure(lambda width: _chart(context, family, points, best, x, y, width, told), caption, key)
+    named = f"{caption}: {escape(family.title)}"
+    return figure(lambda width: _chart(context, family, points, best, x, y, width, told), named, key)
 
 
 def _chart(
@@ -136,7 +134,7 @@ def _whiskers(frame: Frame, point: Point) -> Iterator[Line]:
     x, y = frame.x(point.latency), frame.y(point.value)
     latency, accuracy = point.case.latency_ns, point.case.accuracy
     if latency is not None and latency.p50_ci is not None:
-        low, high = (frame.x(min(max(end, frame.x.low), frame.x.high)) for end in latency.p50_ci)
+        low, high = map(frame.x, latency.p50_ci)
         yield (low, y), (high, y)
     if accuracy is not None and accuracy.interval is not None and accuracy.value == point.value:
         low, high = (frame.y(end) for end in accuracy.interval)
