@@ -55,7 +55,7 @@ def test_what_was_found_is_on_it(page: Page) -> None:
         "× as fast as zoo:resnet50 on torch-eager", "3 faster, 1 no significant difference, 1 slower",
         "2 targets are not available on this machine", "other processes kept 0.31 cores busy meanwhile",
         "/layer1/0/conv0/Conv", "unexplained", "3 others", "3 nodes that the engine folded away", "time ∝ batch^0.97",
-        "float32 146 GOP/s", "copy 25 GB/s", "15% of calls took more than 1.5 times the median", "p99.9 takes 6636",
+        "float32 146 GOP/s", "memory 25 GB/s", "15% of calls took more than 1.5 times the median", "p99.9 takes 6636",
         "Energy from machine.toml", "Energy is not known: RAPL cannot be read here", "EUR", "accuracy 0.8142",
         "onnxruntime has no CUDA provider", "CPUExecutionProvider 122", "0" * 63 + "1",
     ):  # fmt: skip

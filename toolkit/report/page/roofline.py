@@ -33,6 +33,29 @@ class Dot(msgspec.Struct, frozen=True):
     rate: float
 
 
+class Slope(msgspec.Struct, frozen=True):
+    """A bandwidth and what it is of."""
+
+    name: str
+    bytes_per_s: float
+
+    @property
+    def class_(self) -> str:
+        return "roof" if self.name == _MEMORY else "roof cached"
+
+
+_MEMORY = "memory"
+# Reads alone are the faster pass on most machines, so they bound what can be seen.
+_SLOPES = {
+    _MEMORY: ("bytes_per_s", "read_bytes_per_s"),
+    "caches (dashed)": ("cached_bytes_per_s", "cached_read_bytes_per_s"),
+}
+
+
+def _slope(name: str, roofs: Sequence[PeakRecord], fields: Sequence[str]) -> Slope:
+    return Slope(name, max(float(getattr(peak, field, None) or 0) for peak in roofs for field in fields))
+
+
 def rooflines(context: Context) -> Iterator[str]:
     """One chart per case with operators whose target's peaks are known."""
     figures = []
@@ -63,18 +86,18 @@ def _used(roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> list[PeakRecord]
 
 
 def _figure(context: Context, case: CaseRecord, roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> str:
-    bandwidth = max((peak.bytes_per_s or 0 for peak in roofs), default=0)
+    slopes = [slope for name, fields in _SLOPES.items() if (slope := _slope(name, roofs, fields)).bytes_per_s]
     tops = [peak.flops_per_s or 0 for peak in roofs]
-    intensities = [dot.intensity for dot in found] + [top / bandwidth for top in tops if bandwidth]
+    intensities = [dot.intensity for dot in found] + [top / slopes[0].bytes_per_s for top in tops if slopes]
     x = Axis("operations per byte, logarithmic", *padded(intensities, 0.1), plain)
     y = Axis("operations per second, logarithmic", *padded([*tops, *(dot.rate for dot in found)], 0.1), _rate)
     words = "; ".join(f"{peak.precision} {prefixed(_rounded(peak.flops_per_s or 0), 'OP/s')}" for peak in roofs)
-    memory = f"; copy {prefixed(_rounded(bandwidth), 'B/s')}" if bandwidth else ""
+    memory = "".join(f"; {slope.name} {prefixed(_rounded(slope.bytes_per_s), 'B/s')}" for slope in slopes)
     told = f"Roofline of {context.label(case)}: peaks {words}{memory}; {len(found)} operators"
     seen = {kind(dot.record) for dot in found}
     entries = [(number, name) for number, name in enumerate(KINDS) if name in seen]
     key = f"Measured peaks: {escape(words + memory)}. Larger marks: more of the time.{series_key(entries)}"
-    return figure(lambda width: _chart(roofs, bandwidth, found, x, y, width, told), context.told(case), key)
+    return figure(lambda width: _chart(roofs, slopes, found, x, y, width, told), context.told(case), key)
 
 
 def _rounded(value: float) -> float:
@@ -86,10 +109,10 @@ def _rate(value: float) -> str:
 
 
 def _chart(
-    roofs: Sequence[PeakRecord], bandwidth: float, found: Sequence[Dot], x: Axis, y: Axis, width: int, told: str
+    roofs: Sequence[PeakRecord], slopes: Sequence[Slope], found: Sequence[Dot], x: Axis, y: Axis, width: int, told: str
 ) -> str:
     frame = Frame(width, _HEIGHT, x, y)
-    marks = [part for peak in roofs for part in _roof(frame, peak, bandwidth)]
+    marks = [part for peak in roofs for part in _roof(frame, peak, slopes)]
     places = [(frame.x(dot.intensity), frame.y(dot.rate)) for dot in found]
     flat = [((frame.left, frame.y(top)), (frame.right, frame.y(top))) for peak in roofs if (top := peak.flops_per_s)]
     lettering = Lettering(frame, places, radius=7, lines=flat)
@@ -106,17 +129,18 @@ def _wordings(dot: Dot) -> list[str]:
     return [f"{dot.record.operator} {dot.record.share:.0%}"] if dot.record.share >= _WORTH_A_LABEL else []
 
 
-def _roof(frame: Frame, peak: PeakRecord, bandwidth: float) -> Iterator[str]:
-    """The slope of memory up to the ridge, then the flat roof, with its name on top."""
+def _roof(frame: Frame, peak: PeakRecord, slopes: Sequence[Slope]) -> Iterator[str]:
+    """The slopes of memory and caches up to their ridges, then the flat roof, with its name on top."""
     top = peak.flops_per_s or 0
-    ridge = top / bandwidth if bandwidth else frame.x.low
-    points = [(frame.x(frame.x.high), frame.y(top)), (frame.x(max(ridge, frame.x.low)), frame.y(top))]
-    if bandwidth and ridge > frame.x.low:
-        start = max(frame.x.low, frame.y.low / bandwidth)
-        points.append((frame.x(start), frame.y(start * bandwidth)))
-    yield svg.path(points, "roof")
+    ridges = [min(max(top / slope.bytes_per_s, frame.x.low), frame.x.high) for slope in slopes] or [frame.x.low]
+    for slope, ridge in zip(slopes, ridges, strict=False):
+        start = min(max(frame.x.low, frame.y.low / slope.bytes_per_s), ridge)
+        ends = [(frame.x(start), frame.y(start * slope.bytes_per_s)), (frame.x(ridge), frame.y(top))]
+        if ridge > frame.x.low:
+            yield svg.path(ends, slope.class_)
+    yield svg.path([(frame.x(min(ridges)), frame.y(top)), (frame.x.end, frame.y(top))], "roof")
     name = _roof_name(peak)
-    if frame.x.end - points[1][0] > len(name) * BOLD:
+    if frame.x.end - frame.x(min(ridges)) > len(name) * BOLD:
         yield svg.text(name, frame.x.end - 2, frame.y(top) - 5, "end", "label")
 
 
