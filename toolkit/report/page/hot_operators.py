@@ -32,12 +32,14 @@ def _one(case: CaseRecord, found: OperatorProfile) -> Iterator[str]:
     rest = found.operators[SHOWN:]
     if rest:
         share, time_ns = sum(record.share for record in rest), sum(record.time_ns for record in rest)
-        lines.append(_remainder(f"{len(rest)} others", share, time_ns, longest))
-    lines.append(_remainder("unexplained", found.unexplained_ns / found.latency_ns, found.unexplained_ns, longest))
+        lines.append(_remainder(f"{len(rest)} others", Cell(f"{share:.1%}", "drawn"), time_ns))
+    unexplained = found.unexplained_ns / found.latency_ns
+    lines.append(_remainder("unexplained", Cell(_bar(unexplained, longest, "rest"), "drawn"), found.unexplained_ns))
     yield from table(f"Slowest operators of {case.id}", _HEAD, lines)
     slower = found.instrumented_ns / found.latency_ns - 1
     how = f"Scaled to {duration(found.latency_ns)} without instruments; with them it took {slower:+.0%}."
-    yield f'<p class="key">{escape(" ".join([how, *(f"{note}." for note in found.notes)]))}</p>'
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in found.notes]
+    yield f'<p class="key">{escape(" ".join([how, *notes]))}</p>'
 
 
 def _line(record: OperatorRecord, longest: float) -> list[Cell]:
@@ -71,9 +73,8 @@ def _name(record: OperatorRecord) -> str:
     return f"{escape(record.operator)}<br>{about}"
 
 
-def _remainder(name: str, share: float, time_ns: float, longest: float) -> list[Cell]:
-    drawn = Cell(_bar(share, longest, "rest"), "drawn")
-    return [Cell(f"<em>{name}</em>"), drawn, Cell(duration(time_ns)), *[known(None)] * 5]
+def _remainder(name: str, share: Cell, time_ns: float) -> list[Cell]:
+    return [Cell(f"<em>{name}</em>"), share, Cell(duration(time_ns)), *[known(None)] * 5]
 
 
 def _bar(share: float, longest: float, class_: str) -> str:
