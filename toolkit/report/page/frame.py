@@ -16,6 +16,7 @@ Named = Callable[[float], str]
 Line = tuple[tuple[float, float], tuple[float, float]]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 26, 42
 _LETTER = 12
+_APART = 5
 
 
 class Axis(msgspec.Struct, frozen=True):
@@ -90,7 +91,7 @@ class Lettering:
             for anchor, left, base in self._places(x, y, len(wording) * BOLD):
                 box = (left, base - _LETTER + 2, left + len(wording) * BOLD, base + 3)
                 if self._free(box):
-                    self._taken.append(box)
+                    self._taken.append((box[0] - _APART, box[1], box[2] + _APART, box[3]))
                     start = {"start": left, "end": box[2], "middle": (left + box[2]) / 2}[anchor]
                     return svg.text(wording, start, base, anchor, "label")
         return ""
@@ -114,7 +115,7 @@ class Lettering:
         if box[0] < frame.left or box[2] > frame.width - 2 or box[1] < frame.top - 8 or box[3] > frame.bottom:
             return False
         return not any(
-            box[0] < right + 5 and left - 5 < box[2] and box[1] < low and high < box[3]
+            box[0] < right and left < box[2] and box[1] < low and high < box[3]
             for left, high, right, low in self._taken
         )
 
