@@ -55,7 +55,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def profiled(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, ProfileReport, str]:
-    options = ("--budget", "0.3s", "--processes", "1", "--format", "json", "--accuracy")
+    options = ("--budget", "0.3s", "--processes", "1", "--format", "json", "--accuracy", "--no-history")
     code = main.run(["profile", *map(str, args), *options])
     out, err = capsys.readouterr()
     return code, msgspec.json.decode(out, type=ProfileReport), err
