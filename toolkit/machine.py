@@ -12,6 +12,9 @@ KERNEL_FEATURES = (
     "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_SIZE_SHIFTS = {"K": 10, "M": 20, "G": 30}
+
 
 def usable_cores() -> int:
     """Cores this process may keep busy: its affinity mask, cut to the container's CPU quota, at least 1."""
@@ -77,6 +80,19 @@ def cpu_features() -> tuple[str, ...]:
 
 def has_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_features()))
+
+
+def cache_bytes() -> tuple[int, ...]:
+    """Sizes of the first core's data caches, innermost first; empty where the kernel does not tell.
+
+    Source: Linux Documentation/ABI/testing/sysfs-devices-system-cpu (cache/index*).
+    """
+    sizes: dict[int, int] = {}
+    for folder in _CACHES.glob("index*"):
+        level, text = _read(folder / "level"), _read(folder / "size")
+        if _read(folder / "type") != "Instruction" and level.isdigit() and text[:-1].isdigit():
+            sizes[int(level)] = int(text[:-1]) << _SIZE_SHIFTS.get(text[-1], 0)
+    return tuple(size for _, size in sorted(sizes.items()))
 
 
 def _read(path: Path) -> str:

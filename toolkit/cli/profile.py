@@ -84,6 +84,7 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 )  # fmt: skip
 @click.option("--processes", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh processes per case.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, turns and resampling.")
+@click.option("--operators", is_flag=True, help="Also show where the time goes, in an instrumented run of its own.")
 @click.option(
     "--format", "output_format", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="How to print the report.",
@@ -110,6 +111,7 @@ def profile(
     baseline: str,
     processes: int,
     seed: int,
+    operators: bool,
     output_format: str,
     output: Path | None,
     resume: Path | None,
@@ -135,7 +137,13 @@ def profile(
     require_data(accuracy, options["data"])
     with interrupts():
         with measuring() as on_progress:
-            report = run_profile(**options, on_progress=on_progress, show_output=debugging(), history=not no_history)
+            report = run_profile(
+                **options,
+                operators=operators,
+                on_progress=on_progress,
+                show_output=debugging(),
+                history=not no_history,
+            )
         if accuracy:
             report = with_accuracy(report, options["models"], options["targets"], options["data"], say)
         if output is not None and written_as is not None:

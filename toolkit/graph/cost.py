@@ -70,23 +70,73 @@ def cost(model: ir.Model, dims: Mapping[str, int] | None = None) -> ModelCost:
         UsageError: a dim that the model does not have.
     """
     sizes = complete_dims(input_specs(model), dims)
+    model = settled(model, sizes)
+    tally = _Tally(ValueSizes(infer(model)))
+    tally.add(model.graph)
+    return tally.total(sizes)
+
+
+def settled(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
+    """A copy of ``model`` at these sizes, without what engines compute ahead. Nodes that stay keep their names."""
     model = fix_dims(model, sizes)
     if model.functions:
         model = InlinePass()(model).model
     for _ in range(_MAX_ROUNDS):
         if not fold_constants(model, _FOLDED_BYTES).folded and not inline_constant_ifs(model):
             break
-    tally = _Tally(infer(model))
-    tally.add(model.graph)
-    return tally.total(sizes)
+    return model
+
+
+@final
+class ValueSizes:
+    """Shapes and bytes of a settled model's values."""
+
+    def __init__(self, shapes: Mapping[ir.Value, Inferred]) -> None:
+        self._shapes = shapes
+
+    def of(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """The shape; None where it is not known."""
+        if value is None:
+            return None
+        if value.const_value is not None:
+            return tuple(int(dim) for dim in value.const_value.shape)
+        found = self._shapes.get(value)
+        return found.sizes if found is not None else None
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        if value.const_value is not None:
+            return value.const_value.dtype
+        found = self._shapes.get(value)
+        return found.dtype if found is not None else None
+
+    def known(self, node: ir.Node) -> bool:
+        """Whether the shapes of everything that ``node`` reads and writes are known."""
+        read = all(self.of(value) is not None for value in node.inputs if value is not None)
+        return read and all(self.of(value) is not None for value in node.outputs if value.name)
+
+    def flops(self, node: ir.Node) -> int | None:
+        """Operations of a node whose shapes are known; None where no rule counts them."""
+        if node.op_type in FREE:
+            return 0
+        return flops_of(node, [self.of(value) for value in node.inputs], [self.of(value) for value in node.outputs])
+
+    def bytes(self, value: ir.Value) -> int:
+        """Bytes in memory; 0 where size or type are not known, and for text."""
+        if value.const_value is not None:
+            return int(value.const_value.nbytes)
+        sizes, dtype = self.of(value), self.dtype(value)
+        if sizes is None or dtype in (None, ir.DataType.STRING):
+            return 0
+        assert dtype is not None
+        return math.ceil(math.prod(sizes) * int(dtype.bitwidth) / 8)
 
 
 @final
 class _Tally:
     """Sums per operator; ``[flops, weight bytes, activation bytes, nodes]``."""
 
-    def __init__(self, shapes: Mapping[ir.Value, Inferred]) -> None:
-        self._shapes = shapes
+    def __init__(self, values: ValueSizes) -> None:
+        self._values = values
         self._sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         self._uncounted: Counter[str] = Counter()
 
@@ -100,7 +150,7 @@ class _Tally:
                 self._add_node(node)
 
     def _branch(self, graph: ir.Graph) -> _Tally:
-        tally = _Tally(self._shapes)
+        tally = _Tally(self._values)
         tally.add(graph)
         return tally
 
@@ -111,48 +161,27 @@ class _Tally:
 
     def _add_node(self, node: ir.Node) -> None:
         name = operator_name(node)
-        inputs = [self._sizes(value) for value in node.inputs]
-        outputs = [self._sizes(value) for value in node.outputs]
-        if any(sizes is None and value is not None for value, sizes in zip(node.inputs, inputs, strict=True)) or any(
-            sizes is None and value.name for value, sizes in zip(node.outputs, outputs, strict=True)
-        ):
+        if not self._values.known(node):
             self._uncounted[f"{name}: a shape is not known"] += 1
             return
-        flops = 0 if node.op_type in FREE else flops_of(node, inputs, outputs)
+        flops = self._values.flops(node)
         if flops is None:
             self._uncounted[f"{name}: no rule for its arithmetic"] += 1
         weights, activations = (0, 0) if node.op_type in VIEWS else self._traffic(node)
         sums = self._sums[name]
         self._sums[name] = [sums[0] + (flops or 0), sums[1] + weights, sums[2] + activations, sums[3] + 1]
 
-    def _sizes(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        if value is None:
-            return None
-        if value.const_value is not None:
-            return tuple(int(dim) for dim in value.const_value.shape)
-        found = self._shapes.get(value)
-        return found.sizes if found is not None else None
-
     def _traffic(self, node: ir.Node) -> tuple[int, int]:
         """Bytes of constants and of activations that ``node`` reads and writes."""
         written = self._bytes(node.outputs)
         read = [value for value in node.inputs if value is not None]
-        held = [value for value in read if _constant(value)]
+        held = [value for value in read if is_constant(value)]
         if node.op_type == "Gather" and held and held[0] is node.inputs[0]:
             return written, written + self._bytes(value for value in read if value not in held)
         return self._bytes(held), written + self._bytes(value for value in read if value not in held)
 
     def _bytes(self, values: Iterable[ir.Value]) -> int:
-        return sum(self._value_bytes(value) for value in values)
-
-    def _value_bytes(self, value: ir.Value) -> int:
-        if value.const_value is not None:
-            return int(value.const_value.nbytes)
-        found, sizes = self._shapes.get(value), self._sizes(value)
-        if sizes is None or found is None or found.dtype in (None, ir.DataType.STRING):
-            return 0
-        assert found.dtype is not None
-        return math.ceil(math.prod(sizes) * int(found.dtype.bitwidth) / 8)
+        return sum(self._values.bytes(value) for value in values)
 
     @property
     def flops(self) -> int:
@@ -170,6 +199,7 @@ class _Tally:
         )
 
 
-def _constant(value: ir.Value) -> bool:
+def is_constant(value: ir.Value) -> bool:
+    """Whether ``value`` is an initializer or comes from a Constant node."""
     producer = value.producer()
     return value.const_value is not None if producer is None else producer.op_type == "Constant"

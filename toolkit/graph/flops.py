@@ -23,7 +23,7 @@ FREE = VIEWS | {
 }  # fmt: skip
 
 # One operation per element of the result.
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
     "BitwiseOr", "BitwiseXor", "Ceil", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu",
     "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual",
@@ -45,7 +45,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 def flops_of(node: ir.Node, inputs: Sizes, outputs: Sizes) -> int | None:
     """Operations of ``node`` at these shapes; None where there is no rule for it."""
-    if node.op_type in _ELEMENTWISE:
+    if node.op_type in ELEMENTWISE:
         return _count(outputs, 0)
     if node.op_type in _PER_INPUT:
         return _PER_INPUT[node.op_type] * _count(inputs, 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from toolkit.errors import UsageError
 from toolkit.profiler.assembly import check_baseline, chosen_baseline, comparisons, measured_record, skipped_record
@@ -20,6 +23,7 @@ from toolkit.profiler.interference import between, usage
 from toolkit.profiler.interrupts import interrupts
 from toolkit.profiler.models import Model
 from toolkit.profiler.models import models as described
+from toolkit.profiler.operators import time_operators
 from toolkit.profiler.planning import Wish, plan, wanted_targets
 from toolkit.profiler.process import ProcessWorker
 from toolkit.profiler.reading import read_report
@@ -50,6 +54,7 @@ def profile(
     seed: int = 0,
     opener: str = OPENER,
     on_progress: OnProgress | None = None,
+    operators: bool = False,
     show_output: bool = False,
     resume: str | os.PathLike[str] | ProfileReport | None = None,
     history: str | os.PathLike[str] | bool = False,
@@ -73,6 +78,7 @@ def profile(
         seed: of inputs, of the order of turns and of resampling.
         opener: ``package.module:function`` that opens sources.
         on_progress: called between blocks.
+        operators: also find out where the time of each case goes, in a run of its own.
         show_output: let through what engines print.
         resume: a report, or the file of one, whose run goes on for another ``budget_s``: it has to be the same run.
         history: True adds the run to the user's history, a path to the one there; by default a library call writes
@@ -100,25 +106,31 @@ def profile(
         cases = [item for item in planned if isinstance(item, Case)]
         check_baseline(cases, baseline)
         before, surroundings, started = usage(), environment(), datetime.now(UTC).isoformat(timespec="seconds")
+        start = functools.partial(ProcessWorker, show_output=show_output)
         run = measure(
             cases,
             groups([case.size_bytes for case in cases], _anchors(cases, baseline), available_memory_bytes()),
             Plan(budget_s=budget_s, processes=processes, seed=seed),
-            lambda: ProcessWorker(show_output=show_output),
+            start,
             on_progress or _silent,
             enough=None if ci_width is None else Narrow(ci_width, processes, baseline, seed),
             earlier=None if earlier is None else courses(earlier, planned, surroundings, found_targets, settings),
         )
-    interference = between(before, usage())
+        interference = between(before, usage())
+        records, peaks = _records(planned, run), []
+        if operators and not run.interrupted:
+            found = time_operators([_case(item) for item in planned], records, start, on_progress or _silent)
+            records, peaks, run = found.cases, found.peaks, msgspec.structs.replace(run, interrupted=found.interrupted)
     report = ProfileReport(
         environment=surroundings,
         settings=settings | _spent_before(earlier),
-        cases=_records(planned, run),
+        cases=records,
         comparisons=comparisons(run.courses, baseline, seed),
         warnings=[*(earlier.warnings if earlier else []), *(interference.doubts if interference else [])],
         interrupted=run.interrupted,
         request=request([_text(item) for item in listed], asked, found_targets, batches, wish.dims),
         time_utc=started,
+        peaks=peaks,
     )
     record_run(report, history)
     return report
@@ -133,6 +145,10 @@ def _spent_before(earlier: ProfileReport | None) -> dict[str, float]:
     if earlier is None:
         return {}
     return {"earlier_budget_s": earlier.settings.get("budget_s", 0) + earlier.settings.get("earlier_budget_s", 0)}
+
+
+def _case(item: Case | Skipped) -> Case:
+    return item.case if isinstance(item, Skipped) else item
 
 
 def _silent(progress: Progress) -> None:

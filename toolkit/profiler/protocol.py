@@ -6,6 +6,7 @@ import msgspec
 
 from toolkit.profiler.cases import Case, Status
 from toolkit.providers.base import Execution
+from toolkit.providers.instruments import Reading
 
 
 class Open(msgspec.Struct, frozen=True, tag="open"):
@@ -50,6 +51,26 @@ class Proof(msgspec.Struct, frozen=True, tag="proof"):
     execution: Execution
 
 
+class Instrument(msgspec.Struct, frozen=True, tag="instrument"):
+    """Time single nodes for about ``duration_ns``; answered by :class:`NodesTimed`.
+
+    What the engine's instruments write goes into ``folder``. ``alone``: without runs that are not instrumented.
+    """
+
+    folder: str
+    duration_ns: int
+    alone: bool = False
+
+
+class NodesTimed(msgspec.Struct, frozen=True, tag="nodes_timed", kw_only=True):
+    """Latencies of calls with and without instruments, what the nodes took, and the shapes that were fed, by name."""
+
+    plain_ns: list[int]
+    instrumented_ns: list[int]
+    reading: Reading
+    shapes: dict[str, list[int]]
+
+
 class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     """The request failed in a way that has an explanation."""
 
@@ -57,5 +78,5 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     reason: str
 
 
-Request = Open | Measure | Prove
-Reply = Opened | Block | Proof | Refusal
+Request = Open | Measure | Prove | Instrument
+Reply = Opened | Block | Proof | NodesTimed | Refusal

@@ -94,13 +94,20 @@ class PeakRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         precision: of the product that was timed, for ``flops_per_s``.
-        bytes_per_s: of a copy of arrays far larger than the caches.
+        bytes_per_s: of a pass over an array far larger than the caches that reads and writes every element in place,
+            where no line is fetched only to be overwritten; ``read_bytes_per_s``: of one that only reads.
+        cached_bytes_per_s, cached_read_bytes_per_s: the same over arrays that stay in the caches, at the best size.
+        cache_bytes: of the last-level cache, which decides how much of a node's traffic has to come from memory.
     """
 
     target: str
     precision: str
     flops_per_s: float | None
     bytes_per_s: float | None
+    read_bytes_per_s: float | None = None
+    cached_bytes_per_s: float | None = None
+    cached_read_bytes_per_s: float | None = None
+    cache_bytes: int = 0
 
 
 class EnergyRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,8 +19,21 @@ from toolkit.errors import EngineError, NotApplicable, ProviderUnavailable, Tool
 from toolkit.profiler.cases import Case, Status
 from toolkit.profiler.clock import now_ns
 from toolkit.profiler.inputs import Sizes, random_feeds, read_feeds, shapes, sizes
+from toolkit.profiler.instrumenting import instrument
 from toolkit.profiler.memory import peak_memory_bytes
-from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove, Refusal, Reply, Request
+from toolkit.profiler.protocol import (
+    Block,
+    Instrument,
+    Measure,
+    NodesTimed,
+    Open,
+    Opened,
+    Proof,
+    Prove,
+    Refusal,
+    Reply,
+    Request,
+)
 from toolkit.profiler.quiet import wait_until_quiet
 from toolkit.providers import registry
 from toolkit.providers.base import Session
@@ -46,6 +59,7 @@ class Bench:
         imported = now_ns()
         self._session = engine.open(case.path, case.target) if case.opener is None else open_source(case)
         loaded = now_ns()
+        self._case = case
         specs = case.inputs or self._session.inputs
         chosen = sizes(specs, case.batch, case.dims)
         self._feeds = read_feeds(case.feeds) if case.feeds else random_feeds(specs, chosen.all, case.seed)
@@ -114,6 +128,9 @@ class Bench:
         self._turn = turn
         return samples
 
+    def instrument(self, request: Instrument) -> NodesTimed:
+        return instrument(self._session, self._case, self._feeds, request)
+
     def prove(self) -> Proof:
         return Proof(self._session.prove(self._feeds[0]))
 
@@ -179,8 +196,10 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.flush()
 
 
-def answer(bench: Bench | None, request: Measure | Prove) -> Reply:
+def answer(bench: Bench | None, request: Measure | Prove | Instrument) -> Reply:
     assert bench is not None, "open comes first"
+    if isinstance(request, Instrument):
+        return bench.instrument(request)
     return bench.measure(request.duration_ns) if isinstance(request, Measure) else bench.prove()
 
 

@@ -32,6 +32,7 @@ from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, example_input
 
 if TYPE_CHECKING:
     from toolkit.preprocess import Preprocessing
+    from toolkit.providers.instruments import Instruments
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -417,6 +418,13 @@ class Provider(ABC):
     def open_prepared(self, prepared: Path, target: Target) -> Engine:
         """Open what :meth:`prepare` wrote."""
         return self.open_engine(prepared, target)
+
+    def instruments(self, model: Path, target: Target, folder: Path) -> Instruments | None:
+        """Open ``model`` once more with the engine's own instruments on; None where it has none that tell nodes apart.
+
+        What they write goes into ``folder``.
+        """
+        return None
 
     @final
     def open(self, model: str | Path, target: Target | None = None, *, prepared: bool = False) -> Session:

@@ -9,6 +9,7 @@ from toolkit.errors import MissingDependency, ProviderUnavailable
 from toolkit.providers.base import Availability, Available, Placement, Prepared, Provider, Unavailable, first_line
 from toolkit.providers.onnxruntime_ import SESSION_ATTRIBUTES, SESSION_KEYS, SESSION_VALUES, Chain, import_onnxruntime
 from toolkit.providers.onnxruntime_engine import CPU, OnnxRuntimeEngine, as_it_is, place, prepare, prepared_key
+from toolkit.providers.onnxruntime_instruments import OnnxRuntimeInstruments
 from toolkit.targets import Target
 
 CHAIN: Chain = ((CPU, {}),)
@@ -46,6 +47,9 @@ class CpuProvider(Provider):
 
     def open_prepared(self, prepared: Path, target: Target) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(prepared, as_it_is(target), CHAIN)
+
+    def instruments(self, model: Path, target: Target, folder: Path) -> OnnxRuntimeInstruments:
+        return OnnxRuntimeInstruments(model, target, folder, CHAIN)
 
     def place(self, model: Path, target: Target) -> Placement:
         return place(model, target, CHAIN)

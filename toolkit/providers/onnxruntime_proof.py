@@ -37,6 +37,11 @@ def session_operators(session: Any) -> set[str]:
     return {node.op_type for subgraph in session.get_provider_graph_assignment_info() for node in subgraph.get_nodes()}
 
 
+def session_operator_count(session: Any) -> int:
+    """Number of nodes of the model that a session holds, before fusion, those of subgraphs included."""
+    return sum(assignment(session).values())
+
+
 def placement(session: Any, wanted: str) -> Placement:
     """Operators that the execution provider ``wanted`` took, and where the others went."""
     taken: Counter[str] = Counter()
@@ -58,10 +63,11 @@ def node_events(profile: Path) -> list[dict[str, Any]]:
 
 def executed_precision(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Number of executed nodes per precision, from the ``args`` of a profile's node events."""
-    return dict(Counter(_node_precision(node) for node in nodes))
+    return dict(Counter(node_precision(node) for node in nodes))
 
 
-def _node_precision(node: Mapping[str, Any]) -> str:
+def node_precision(node: Mapping[str, Any]) -> str:
+    """What one executed node computed in, from the ``args`` of its event."""
     operator = str(node["op_name"])
     if _INTEGER_KERNELS.match(operator):
         return "int8"

@@ -21,6 +21,7 @@ from toolkit.providers.openvino_ import (
     version,
 )
 from toolkit.providers.openvino_engine import PASSIVE_LAYERS, OpenvinoEngine
+from toolkit.providers.openvino_instruments import OpenvinoInstruments
 from toolkit.targets import Target
 
 
@@ -63,6 +64,9 @@ class OpenvinoProvider(Provider):
 
     def open_prepared(self, prepared: Path, target: Target) -> OpenvinoEngine:
         return OpenvinoEngine(import_blob(prepared, target))
+
+    def instruments(self, model: Path, target: Target, folder: Path) -> OpenvinoInstruments:
+        return OpenvinoInstruments(model, target)
 
     def place(self, model: Path, target: Target) -> Placement:
         """OpenVINO's own answer: what its plugin supports, and the operators its reader cannot translate."""

@@ -130,8 +130,13 @@ def read_file(model: Path) -> Any:
 
 def compile_file(model: Path, target: Target) -> Any:
     """The CompiledModel of an ONNX file or an OpenVINO IR (.xml with its .bin)."""
-    graph = read_file(model)
-    return core().compile_model(graph, device_of(target), properties(target, _hint(graph, target)))
+    return compile_graph(read_file(model), target)
+
+
+def compile_graph(graph: Any, target: Target, more: Mapping[str, Any] | None = None) -> Any:
+    """The CompiledModel of a graph in memory; ``more`` are properties beyond the target's."""
+    chosen = {**properties(target, _hint(graph, target)), **(more or {})}
+    return core().compile_model(graph, device_of(target), chosen)
 
 
 def import_blob(blob: Path, target: Target) -> Any:

@@ -77,7 +77,7 @@ class OpenvinoEngine:
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
         nodes = list(_working_nodes(self._compiled.get_runtime_model()))
-        executed = Counter(_precision(info) for info in nodes)
+        executed = Counter(node_precision(info) for info in nodes)
         devices = self._compiled.get_property("EXECUTION_DEVICES")
         notes = [f"streams {self._compiled.get_property('NUM_STREAMS')}"]
         if hidden := [info["layerType"] for info in nodes if info.get("layerType") in _CONTROL_FLOW]:
@@ -97,6 +97,14 @@ class OpenvinoEngine:
             executed_precision=dict(executed),
             notes=tuple(notes),
         )
+
+    def profiling_info(self) -> list[Any]:
+        """What the performance counters of a model compiled with them say, averaged over its runs so far."""
+        request = self._requests.get()
+        try:
+            return list(request.get_profiling_info())
+        finally:
+            self._requests.put(request)
 
     def close(self) -> None:
         while not self._requests.empty():
@@ -159,11 +167,16 @@ def _to_array(tensor: Any, dtype: str, into: Array | None = None) -> Array:
     return np.array(tensor.data).view(numpy_dtype(dtype)) if dtype == "bfloat16" else np.array(tensor.data)
 
 
+def info_of(op: Any) -> dict[str, str]:
+    """What a node of the runtime model says of itself."""
+    return {key: _plain(value) for key, value in op.get_rt_info().items()}
+
+
 def _working_nodes(graph: Any) -> Iterator[dict[str, str]]:
     """What the runtime model says of each node that computes, constants and what depends on them alone left out."""
     fixed: set[str] = set()
     for op in graph.get_ordered_ops():
-        info = {key: _plain(value) for key, value in op.get_rt_info().items()}
+        info = info_of(op)
         sources = [value.get_node().get_friendly_name() for value in op.input_values()]
         if info.get("layerType") == "Const" or (sources and fixed.issuperset(sources)):
             fixed.add(op.get_friendly_name())
@@ -171,7 +184,7 @@ def _working_nodes(graph: Any) -> Iterator[dict[str, str]]:
             yield info
 
 
-def _precision(info: dict[str, str]) -> str:
+def node_precision(info: dict[str, str]) -> str:
     """The precision a node computes in.
 
     The kernel's name ends in it. The node's own ``runtimePrecision`` is that of its first operands in memory, and says

@@ -9,6 +9,7 @@ from toolkit.report.columns import WIDTH, bar, columns, note, shortened
 from toolkit.report.costs import COSTS, QUALITY, TAILS, Column, cells, present, sources
 from toolkit.report.names import words
 from toolkit.report.numbers import duration
+from toolkit.report.operators import operator_tables
 from toolkit.report.rows import STATUS_TITLES, UNJUDGED, Section, absent, baseline_names, remarks, sections
 from toolkit.report.sparklines import sparklines
 
@@ -120,4 +121,4 @@ def _where(report: ProfileReport) -> Iterator[str]:
         yield "Interrupted: this is what had been measured so far."
 
 
-_PARTS = (_numbers, _bars, sparklines, _beyond, _remarks, _absent, _where)
+_PARTS = (_numbers, _bars, sparklines, _beyond, operator_tables, _remarks, _absent, _where)
