@@ -83,12 +83,11 @@ def _claims(nodes: list[ir.Node], names: _Names) -> dict[str, Claim]:
         elif blocked != node.name and blocked in names.producer:
             found[str(node.name)] = Claim((blocked,), renamed=True)
     taken = {names.producer[name] for claim in found.values() for name in claim.tensors}
-    for node in nodes:
+    for node in (node for node in nodes if node.op_type not in _LAYOUT):
         kept = [str(value.name) for value in node.outputs if value.name in names.producer]
         free = tuple(name for name in kept if names.producer[name] not in taken)
         if str(node.name) not in found and kept:
             found[str(node.name)] = Claim(free)
-    for node in nodes:
-        if str(node.name) not in found and node.op_type not in _LAYOUT:
+        elif str(node.name) not in found:
             found[str(node.name)] = Claim(names.meant(str(node.name)), renamed=True)
     return found

@@ -16,7 +16,7 @@ from toolkit.graph.flops import ELEMENTWISE
 from toolkit.graph.walk import every_node
 
 # Engines append these to the kernel whose result they change.
-_APPENDED = ELEMENTWISE | {"BatchNormalization", "QuantizeLinear", "DequantizeLinear", "Cast"}
+_APPENDED = ELEMENTWISE | {"BatchNormalization", "QuantizeLinear"}
 
 
 class Claim(NamedTuple):
@@ -85,14 +85,17 @@ class _Owners:
                     self.of[node] = min(readers)
 
     def enter_bodies(self, graph: ir.Graph) -> None:
-        """Bodies that the engine does not show belong to the If, Loop or Scan that runs them."""
+        """Bodies that the engine does not show belong to the If, Loop or Scan that runs them.
+
+        Of an engine that shows the branch that ran, the other one belongs to nobody.
+        """
         for node in graph:
-            for inner in subgraphs(node):
-                if node in self.of:
-                    for member in inner:
-                        if member not in self._fixed:
-                            self.of.setdefault(member, self.of[node])
-                self.enter_bodies(inner)
+            bodies = subgraphs(node)
+            members = [member for body in bodies for member in body]
+            if node in self.of and not any(member in self.of for member in members):
+                self.of.update((member, self.of[node]) for member in members if member not in self._fixed)
+            for body in bodies:
+                self.enter_bodies(body)
 
     def reach_forward(self) -> None:
         """What only leads to an output belongs to what it reads from."""
@@ -104,8 +107,9 @@ class _Owners:
 
 
 def _sources(node: ir.Node) -> list[ir.Node]:
+    """Nodes of the same graph that ``node`` reads from."""
     producers = (value.producer() for value in node.inputs if value is not None)
-    return [producer for producer in producers if producer is not None]
+    return [producer for producer in producers if producer is not None and producer.graph is node.graph]
 
 
 def _computed_ahead(nodes: Sequence[ir.Node]) -> set[ir.Node]:
