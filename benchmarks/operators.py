@@ -246,9 +246,8 @@ def shown(result: dict[str, Any]) -> None:
         high = (row["of_peak"] or 0) > LIMITS["of_peak"]
         nearest = f"{100 * (row['of_peak'] or 0):5.0f} % {row['bound']:7} {row['nearest']}" if row["nearest"] else ""
         marks = " REMAINDER" * over + " ABOVE PEAK" * high
-        print(
-            f"{row['model'] + ' ' + row['case']:44} {row['latency_ms']:8.2f} ms {100 * row['remainder']:5.1f} %  {nearest}{marks}"
-        )
+        who = f"{row['model']} {row['case']}"
+        print(f"{who:44} {row['latency_ms']:8.2f} ms {100 * row['remainder']:5.1f} %  {nearest}{marks}")
     print("\n3. operators taken out")
     for row in result["removals"]:
         mark = " OFF" * (row["error"] > LIMITS["share"])

@@ -42,22 +42,29 @@ def measured(p50_ms: float) -> CaseRecord:
 
 
 def test_times_are_scaled_to_the_median_and_the_rest_is_shown() -> None:
-    timed = Timed(plain_ns=10 * MS, instrumented_ns=11 * MS, nodes=[node("a", 3), node("b", 6)], notes=("said",))
+    timed = Timed(plain_ns=10 * MS, instrumented_ns=10 * MS, nodes=[node("a", 3), node("b", 6)], notes=("said",))
     found = operator_profile(measured(20), timed, [])
     assert [(item.name, item.time_ns, item.share) for item in found.operators] == [
         ("b", 12 * MS, pytest.approx(0.6)), ("a", 6 * MS, pytest.approx(0.3)),
     ]  # fmt: skip
     assert found.unexplained_ns == pytest.approx(2 * MS)
-    assert found.instrumented_ns == pytest.approx(22 * MS)
+    assert found.instrumented_ns == pytest.approx(20 * MS)
     assert sum(item.time_ns for item in found.operators) + found.unexplained_ns == pytest.approx(found.latency_ns)
     assert found.notes == ["said"]
 
 
-def test_instruments_that_cost_more_than_the_run_lasts_cost_every_node_the_same() -> None:
-    times, notes = without_overhead([10_000.0, 6_000.0, 1_000.0], 9_000.0)
-    assert times == pytest.approx([6_500.0, 2_500.0, 0.0], abs=1)
-    assert "3.5 µs were taken off each" in notes[0]
-    assert without_overhead([1.0, 2.0], 4.0) == ([1.0, 2.0], [])
+def test_what_instruments_cost_per_node_is_taken_off() -> None:
+    times, notes = without_overhead([10_000.0, 6_000.0, 3_000.0], 20_000.0, 26_000.0)
+    assert (times, notes) == ([8_000.0, 4_000.0, 1_000.0], [])
+    # No more than the shortest node took, nor than such a thing can cost.
+    assert without_overhead([10_000.0, 500.0], 20_000.0, 30_000.0)[0] == [9_500.0, 0.0]
+    assert without_overhead([90_000.0, 50_000.0], 150_000.0, 200_000.0)[0] == [85_000.0, 45_000.0]
+
+
+def test_nodes_that_took_longer_than_the_whole_run_shrink_alike_and_it_is_said() -> None:
+    times, notes = without_overhead([9_000.0, 3_000.0], 10_000.0, 10_000.0)
+    assert times == pytest.approx([7_500.0, 2_500.0])
+    assert notes == ["nodes took 20% longer than a whole run without instruments, and were scaled down"]
 
 
 def test_the_roof_is_the_longer_of_arithmetic_and_traffic() -> None:
@@ -90,7 +97,7 @@ def test_how_near_to_the_peak_is_said_where_the_clock_allows_it() -> None:
         node("tiny", 0.005, flops=1000),
         node("layout", 1, nodes=(), operators=()),
     ]
-    timed = Timed(plain_ns=10 * MS, instrumented_ns=11 * MS, nodes=nodes, notes=())
+    timed = Timed(plain_ns=10 * MS, instrumented_ns=10 * MS, nodes=nodes, notes=())
     slowest, layout, tiny = operator_profile(measured(10), timed, [PEAK]).operators
     assert (slowest.of_peak, slowest.bound) == (pytest.approx(0.5), "compute")
     assert (layout.nodes, layout.flops, layout.bytes, layout.of_peak) == ((), None, None, None)

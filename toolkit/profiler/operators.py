@@ -18,6 +18,8 @@ from toolkit.profiler.schedule import OnProgress, Progress
 from toolkit.profiler.timing import Start, Timed, TimedNode, time_nodes
 
 _DURATION_NS = 3_000_000_000
+# Names, shapes and thread statistics of a node are put into words while its clock runs; more than that is no overhead.
+_MOST_OVERHEAD_NS = 5_000.0
 # Below, the microseconds that engines count in are too coarse to say how near to a peak a node is.
 _COARSE_NS = 10_000.0
 
@@ -94,7 +96,7 @@ def operator_profile(record: CaseRecord, timed: Timed, peaks: Sequence[PeakRecor
     """Scale the nodes' times to the median that ``record`` was measured at, and compare them with the peaks."""
     assert record.latency_ns is not None and record.latency_ns.p50 is not None, "only measured cases are timed"
     latency = float(record.latency_ns.p50)
-    own, notes = without_overhead([item.own_ns for item in timed.nodes], timed.plain_ns)
+    own, notes = without_overhead([item.own_ns for item in timed.nodes], timed.plain_ns, timed.instrumented_ns)
     scale = latency / timed.plain_ns
     operators = [
         _operator(item, time * scale, latency, peak_for(item.node.precision, record.target, peaks))
@@ -109,20 +111,23 @@ def operator_profile(record: CaseRecord, timed: Timed, peaks: Sequence[PeakRecor
     )
 
 
-def without_overhead(times_ns: Sequence[float], whole_ns: float) -> tuple[list[float], list[str]]:
-    """Times of nodes that fit into the ``whole_ns`` of a run without instruments, and a note where they did not.
+def without_overhead(
+    times_ns: Sequence[float], plain_ns: float, instrumented_ns: float
+) -> tuple[list[float], list[str]]:
+    """Times of nodes in a run without instruments, and a note where they had to be made to fit into it.
 
-    Instruments cost the same for every node, whatever it does: so much is taken off each, none below nothing.
+    Instruments cost about the same for every node, and partly while its clock still runs. How much cannot be more than
+    an instrumented run takes longer per node, nor than the shortest node takes. Where the times still add up to more
+    than a whole run, the machine was busier while they were taken: they shrink alike.
     """
-    if sum(times_ns) <= whole_ns:
-        return list(times_ns), []
-    low, high = 0.0, max(times_ns)
-    for _ in range(60):
-        middle = (low + high) / 2
-        too_much = sum(max(0.0, time - middle) for time in times_ns) > whole_ns
-        low, high = (middle, high) if too_much else (low, middle)
-    note = f"nodes took longer than a run without instruments: {high / 1000:.2g} µs were taken off each"
-    return [max(0.0, time - high) for time in times_ns], [note]
+    per_node = max(0.0, instrumented_ns - plain_ns) / max(1, len(times_ns))
+    cost = min([per_node, _MOST_OVERHEAD_NS, *(time for time in times_ns if time > 0)])
+    own = [max(0.0, time - cost) for time in times_ns]
+    total = sum(own)
+    if total <= plain_ns:
+        return own, []
+    note = f"nodes took {total / plain_ns - 1:.0%} longer than a whole run without instruments, and were scaled down"
+    return [time * plain_ns / total for time in own], [note]
 
 
 def _operator(item: TimedNode, time_ns: float, latency_ns: float, peak: PeakRecord | None) -> OperatorRecord:
