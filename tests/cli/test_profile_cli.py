@@ -71,6 +71,12 @@ def test_json_can_be_piped(capsys: pytest.CaptureFixture[str], model: str) -> No
     assert found["cases"][0]["latency_ns"]["p50"] >= 1_000_000
 
 
+def test_operators_are_asked_for_by_a_flag(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    code, out, _ = outcome(capsys, model, *QUICK, "--operators")
+    assert code == 0
+    assert "no time per operator: only ONNX files have nodes to tell apart" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [

@@ -51,6 +51,11 @@ def test_of_two_renamed_results_the_later_one_was_added_to() -> None:
     assert found == [["right"], ["left", "sum", "relu"]]
 
 
+def test_of_several_that_claim_a_tensor_the_heaviest_has_it() -> None:
+    found = names(build(CHAIN, weights=WEIGHTS), Claim(("y",), weight=1), Claim(("y",), weight=5), Claim(("y",)))
+    assert [len(members) for members in found] == [0, 5, 0]
+
+
 def test_a_layout_change_stands_for_nothing_and_constants_belong_to_nobody() -> None:
     text = """agraph (float[2, 8] x) => (float[2, 8] y) {
         [folded] k = Exp (w)

@@ -23,10 +23,12 @@ class Claim(NamedTuple):
     """One node of an engine: tensors of the model that it computes.
 
     ``renamed``: what it hands on has no name in the model, so it may have computed more than its tensors say.
+    ``weight``: of several that claim a tensor the heaviest has it; the others prepare something for it.
     """
 
     tensors: tuple[str, ...]
     renamed: bool = False
+    weight: float = 0.0
 
 
 def regions(model: ir.Model, claims: Sequence[Claim]) -> list[tuple[ir.Node, ...]]:
@@ -58,7 +60,7 @@ class _Owners:
         self._nodes = [node for node in nodes if node not in self._fixed]
         self.of: dict[ir.Node, int] = {}
         producers = {value.name: node for node in self._nodes for value in node.outputs if value.name}
-        for index, claim in enumerate(claims):
+        for index, claim in sorted(enumerate(claims), key=lambda pair: -pair[1].weight):
             for name in claim.tensors:
                 if (node := producers.get(name)) is not None:
                     self.of.setdefault(node, index)

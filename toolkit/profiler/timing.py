@@ -80,7 +80,7 @@ def time_nodes(case: Case, start: Start, folder: Path, duration_ns: int, *, alon
 
 def _joined(model: Any, timed: NodesTimed, factor: float) -> list[TimedNode]:
     found = timed.reading.nodes
-    claims = [Claim(item.tensors, item.renamed) for item in found]
+    claims = [Claim(item.tensors, item.renamed, item.time_ns) for item in found]
     inside: dict[str, tuple[str, ...]] = {}
     if timed.reading.executed_graph:
         graph = executed(timed.reading.executed_graph, model)

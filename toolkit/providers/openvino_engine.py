@@ -21,7 +21,8 @@ _INTEGERS = {
 SMALL_BYTES = 1 << 16
 # Not work: they hold data or mark the model's edges.
 PASSIVE_LAYERS = ("Const", "Input", "Output", "Parameter", "Result")
-_ARITHMETIC = (
+# What computes products, sums over windows or recurrences.
+ARITHMETIC_LAYERS = (
     "Convolution", "Deconvolution", "FullyConnected", "GroupConvolution", "LSTMSequence", "MatMul", "Pooling", "RNNSeq",
     "ScaledDotProductAttention",
 )  # fmt: skip
@@ -196,7 +197,7 @@ def node_precision(info: dict[str, str]) -> str:
     if found not in ("int8", "uint8"):
         return found
     # Truth values and indices are bytes as well; arithmetic in int8 is what these layers do.
-    return "int8" if info.get("layerType") in _ARITHMETIC else "bytes"
+    return "int8" if info.get("layerType") in ARITHMETIC_LAYERS else "bytes"
 
 
 def _property(compiled: Any, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -10,7 +10,7 @@ import msgspec
 
 from toolkit.providers.instruments import NodeTime, Reading
 from toolkit.providers.openvino_ import compile_graph, read_file
-from toolkit.providers.openvino_engine import PASSIVE_LAYERS, OpenvinoEngine, info_of, node_precision
+from toolkit.providers.openvino_engine import ARITHMETIC_LAYERS, PASSIVE_LAYERS, OpenvinoEngine, info_of, node_precision
 from toolkit.targets import Target
 from toolkit.tensors import Array, Feeds
 
@@ -65,33 +65,75 @@ class OpenvinoInstruments:
     def read(self) -> Reading:
         rounds = [_difference(before, after) for before, after in zip(self._sums, self._sums[1:], strict=False)]
         total = _difference(self._sums[0], self._sums[-1])
+        ops = list(self._engine.compiled.get_runtime_model().get_ordered_ops())
+        computed = _computed(ops, self._tensors)
         nodes = [
-            self._node(op, total[name], [taken[name] for taken in rounds if name in taken])
-            for op in self._engine.compiled.get_runtime_model().get_ordered_ops()
+            _node(op, computed[name], total[name], [taken[name] for taken in rounds if name in taken])
+            for op in ops
             if (name := op.get_friendly_name()) in total
         ]
-        return Reading(nodes=nodes, typical=False, notes=("OpenVINO's counters give averages over all runs",))
-
-    def _node(self, op: Any, time_ns: float, rounds_ns: list[float]) -> NodeTime:
-        info = info_of(op)
-        # Half a tick of an average over all runs weighs on the few runs of one round.
-        exact = _HALF_A_TICK_NS * len(rounds_ns) <= _EXACT * time_ns
-        return NodeTime(
-            name=op.get_friendly_name(),
-            operator=info["layerType"],
-            time_ns=time_ns,
-            best_ns=min(rounds_ns) if exact and rounds_ns else time_ns,
-            precision=node_precision(info),
-            tensors=tuple(self._computed(info.get("originalLayersNames", "").split(","))),
-            renamed=True,
-        )
-
-    def _computed(self, layers: Iterable[str]) -> list[str]:
-        """Tensors that ``layers``, by their names when the file was read, compute; later passes make up names."""
-        return list(dict.fromkeys(name for layer in layers for name in self._tensors.get(layer, ())))
+        return Reading(nodes=_whole(nodes), typical=False, notes=("OpenVINO's counters give averages over all runs",))
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _node(op: Any, tensors: tuple[str, ...], time_ns: float, rounds_ns: list[float]) -> NodeTime:
+    info = info_of(op)
+    # Half a tick of an average over all runs weighs on the few runs of one round.
+    exact = _HALF_A_TICK_NS * len(rounds_ns) <= _EXACT * time_ns
+    return NodeTime(
+        name=op.get_friendly_name(),
+        operator=info["layerType"],
+        time_ns=time_ns,
+        best_ns=min(rounds_ns) if exact and rounds_ns else time_ns,
+        precision=node_precision(info),
+        tensors=tensors,
+        renamed=True,
+    )
+
+
+def _computed(ops: Sequence[Any], known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The file's tensors that each of the runtime model's nodes computes; ``known`` by layers of the file.
+
+    Passes make up names for what they write anew, such as the two directions of an LSTM. What computes under a made-up
+    name belongs to those that follow it; what only moves data does not.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    behind: dict[str, tuple[str, ...]] = {}
+    for op in reversed(ops):
+        name, info = op.get_friendly_name(), info_of(op)
+        layers = info.get("originalLayersNames", "").split(",")
+        own = [tensor for layer in layers for tensor in known.get(layer) or known.get(layer.rpartition(".")[0], ())]
+        found[name] = behind[name] = tuple(dict.fromkeys(own))
+        if not own:
+            behind[name] = tuple(dict.fromkeys(tensor for reader in _readers(op) for tensor in behind.get(reader, ())))
+            found[name] = behind[name] if info["layerType"] in ARITHMETIC_LAYERS else ()
+    return found
+
+
+def _whole(nodes: Sequence[NodeTime]) -> list[NodeTime]:
+    """Kernels of one kind that compute the same tensors together are one node: each did a part of the arithmetic."""
+    found: dict[object, NodeTime] = {}
+    for node in nodes:
+        parts = node.tensors and node.operator in ARITHMETIC_LAYERS
+        key: object = (node.operator, node.tensors) if parts else node.name
+        first = found.get(key)
+        found[key] = (
+            node
+            if first is None
+            else msgspec.structs.replace(
+                first,
+                name=f"{first.name}, {node.name}",
+                time_ns=first.time_ns + node.time_ns,
+                best_ns=first.best_ns + node.best_ns,
+            )
+        )
+    return list(found.values())
+
+
+def _readers(op: Any) -> list[str]:
+    return [port.get_node().get_friendly_name() for output in op.outputs() for port in output.get_target_inputs()]
 
 
 def _one_stream(target: Target, threads: int) -> Target:
@@ -118,10 +160,7 @@ def tensor_names(graph: Any) -> Mapping[str, tuple[str, ...]]:
     for op in reversed(graph.get_ordered_ops()):
         own = [name for output in op.outputs() for name in sorted(output.get_names())]
         if not own:
-            readers = (
-                port.get_node().get_friendly_name() for output in op.outputs() for port in output.get_target_inputs()
-            )
-            own = [name for reader in readers for name in found.get(reader, ())]
+            own = [name for reader in _readers(op) for name in found.get(reader, ())]
         if op.get_type_name() not in (*PASSIVE_LAYERS, "Constant"):
             found[op.get_friendly_name()] = tuple(dict.fromkeys(own))
     return found
