@@ -103,7 +103,7 @@ class OpenvinoEngine:
         """What the performance counters of a model compiled with them say, averaged over its runs so far."""
         request = self._requests.get()
         try:
-            return list(request.get_profiling_info())
+            return list(request.profiling_info())
         finally:
             self._requests.put(request)
 
@@ -123,6 +123,7 @@ class _Request:
         self._own: dict[int, tuple[Any, Array]] = {}
         self._set: dict[int, Any] = {}
         self.output = request.get_output_tensor
+        self.profiling_info = request.get_profiling_info
 
     def feed(self, index: int, array: Array, dtype: str) -> None:
         if array.nbytes > SMALL_BYTES or dtype in ("bfloat16", "string"):
