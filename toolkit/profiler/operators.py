@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import final
 
 import msgspec
 
 from toolkit.errors import ToolkitError
 from toolkit.profiler.cases import Case, label
+from toolkit.profiler.interrupts import measuring
 from toolkit.profiler.peaks import measured_peaks
 from toolkit.profiler.process import CaseEnded
 from toolkit.profiler.records import CaseRecord, OperatorProfile, OperatorRecord, PeakRecord
@@ -43,29 +45,53 @@ def time_operators(
     Args:
         cases, records: in the same order.
     """
-    done = list(records)
-    peaks: list[PeakRecord] = []
-    timed: dict[int, Timed] = {}
-    wanted = [index for index, record in enumerate(records) if record.status == "ok"]
+    course = _Course(cases, list(records), start, on_progress)
     try:
-        for position, index in enumerate(wanted):
-            on_progress(Progress(f"timing operators: {label(cases[index])}", position / len(wanted), 0.0))
-            try:
-                timed[index] = _timed(cases[index], start)
-            except ToolkitError as exc:
-                done[index] = _unexplained(records[index], exc.reason if isinstance(exc, CaseEnded) else str(exc))
-        for target in {cases[index].target.name: cases[index].target for index in timed}.values():
-            on_progress(Progress(f"measuring peaks: {target.name}", 1.0, 0.0))
-            members = [timed[index] for index in timed if cases[index].target.name == target.name]
-            found, reason = measured_peaks(target, _precisions(members), start)
-            peaks += found
-            for index in timed:
-                if reason and cases[index].target.name == target.name:
-                    note = f"no peak to compare with: {reason}"
-                    timed[index] = msgspec.structs.replace(timed[index], notes=(*timed[index].notes, note))
+        with measuring():
+            course.time_cases()
+            course.measure_peaks()
     except KeyboardInterrupt:
-        return Found(_filled(done, timed, peaks), peaks, interrupted=True)
-    return Found(_filled(done, timed, peaks), peaks)
+        return Found(course.filled(), course.peaks, interrupted=True)
+    return Found(course.filled(), course.peaks)
+
+
+@final
+class _Course:
+    """What has been timed so far."""
+
+    def __init__(self, cases: Sequence[Case], records: list[CaseRecord], start: Start, on_progress: OnProgress) -> None:
+        self._cases, self._records, self._start, self._on_progress = cases, records, start, on_progress
+        self._timed: dict[int, Timed] = {}
+        self.peaks: list[PeakRecord] = []
+
+    def time_cases(self) -> None:
+        wanted = [index for index, record in enumerate(self._records) if record.status == "ok"]
+        for position, index in enumerate(wanted):
+            case = self._cases[index]
+            self._on_progress(Progress(f"timing operators: {label(case)}", position / len(wanted), 0.0))
+            try:
+                self._timed[index] = _timed(case, self._start)
+            except ToolkitError as exc:
+                reason = exc.reason if isinstance(exc, CaseEnded) else str(exc)
+                self._records[index] = _unexplained(self._records[index], reason)
+
+    def measure_peaks(self) -> None:
+        for target in {self._cases[index].target.name: self._cases[index].target for index in self._timed}.values():
+            self._on_progress(Progress(f"measuring peaks: {target.name}", 1.0, 0.0))
+            members = [index for index in self._timed if self._cases[index].target.name == target.name]
+            found, reason = measured_peaks(target, _precisions(self._timed[index] for index in members), self._start)
+            self.peaks += found
+            for index in members if reason else ():
+                notes = (*self._timed[index].notes, f"no peak to compare with: {reason}")
+                self._timed[index] = msgspec.structs.replace(self._timed[index], notes=notes)
+
+    def filled(self) -> list[CaseRecord]:
+        return [
+            msgspec.structs.replace(record, operators=operator_profile(record, self._timed[index], self.peaks))
+            if index in self._timed
+            else record
+            for index, record in enumerate(self._records)
+        ]
 
 
 def _timed(case: Case, start: Start) -> Timed:
@@ -81,15 +107,6 @@ def _unexplained(record: CaseRecord, reason: str) -> CaseRecord:
 
 def _precisions(timed: Iterable[Timed]) -> set[str]:
     return {item.node.precision for one in timed for item in one.nodes if item.cost.flops}
-
-
-def _filled(records: list[CaseRecord], timed: dict[int, Timed], peaks: Sequence[PeakRecord]) -> list[CaseRecord]:
-    return [
-        msgspec.structs.replace(record, operators=operator_profile(record, timed[index], peaks))
-        if index in timed
-        else record
-        for index, record in enumerate(records)
-    ]
 
 
 def operator_profile(record: CaseRecord, timed: Timed, peaks: Sequence[PeakRecord]) -> OperatorProfile:

@@ -16,6 +16,7 @@ from toolkit.graph.node_cost import NodeCosts, RegionCost
 from toolkit.graph.regions import Claim, regions
 from toolkit.profiler.cases import Case
 from toolkit.profiler.instrumenting import typical_ns
+from toolkit.profiler.interrupts import shielded
 from toolkit.profiler.process import Worker
 from toolkit.profiler.protocol import Instrument, NodesTimed, Open, Opened
 from toolkit.providers.instruments import NodeTime
@@ -65,14 +66,18 @@ def time_nodes(case: Case, start: Start, folder: Path, duration_ns: int, *, alon
         named = folder / "named.onnx"
         save_model(model, named)
         case = msgspec.structs.replace(case, path=str(named))
-    worker = start()
+    worker: Worker | None = None
     try:
+        with shielded():
+            worker = start()
         opened = worker.ask(Open(case), Opened, OPEN_TIMEOUT_S)
         timeout_s = _TIMEOUT_S + 50 * opened.first_inference_ns / 1e9
         request = Instrument(str(folder), duration_ns, alone)
         timed = worker.ask(request, NodesTimed, timeout_s)
     finally:
-        worker.close()
+        if worker is not None:
+            with shielded():
+                worker.close()
     plain, instrumented, factor = typical_ns(timed)
     nodes = _joined(model, timed, factor)
     return Timed(plain_ns=plain, instrumented_ns=instrumented, nodes=nodes, notes=timed.reading.notes)
