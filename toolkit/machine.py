@@ -28,7 +28,7 @@ def container_quota() -> float | None:
 
     Source: Linux Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst (cpu.cfs_quota_us).
     """
-    for folder in _control_groups("cpu"):
+    for folder in control_groups("cpu"):
         limits = _read(folder / "cpu.max").split()
         if len(limits) == 2 and limits[0] != "max":
             return int(limits[0]) / int(limits[1])
@@ -41,7 +41,7 @@ def container_quota() -> float | None:
 def memory_limit_bytes() -> int:
     """Memory this process may use: the container's limit where it is below the machine's memory."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    for folder in _control_groups("memory"):
+    for folder in control_groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(folder / name)
             if text.isdigit() and 0 < int(text) < total:
@@ -49,7 +49,7 @@ def memory_limit_bytes() -> int:
     return total
 
 
-def _control_groups(controller: str) -> list[Path]:
+def control_groups(controller: str) -> list[Path]:
     """This process's control group folder and its parents, innermost first, for cgroup v2 and v1."""
     folders: list[Path] = []
     for line in _read(Path("/proc/self/cgroup")).splitlines():

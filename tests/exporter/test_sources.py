@@ -10,6 +10,7 @@ from torch import nn
 
 from toolkit.errors import InvalidModel, UsageError
 from toolkit.exporter.sources import open_module, open_source
+from toolkit.exporter.sources.opening import split_arguments
 
 FACTORY = """
 import torch
@@ -34,6 +35,9 @@ ready = nn.ReLU()
 
 def with_inputs():
     return nn.Linear(3, 1), (torch.zeros(5, 3),)
+
+def sized(width, bias=True):
+    return nn.Linear(4, width, bias=bias)
 
 def broken():
     raise RuntimeError("no weights here")
@@ -67,6 +71,31 @@ def test_a_function_in_a_file_and_what_the_file_says_beside_it(factory: Path) ->
 @pytest.mark.parametrize("name", ["Doubled", "ready"])
 def test_classes_and_modules_are_factories_too(factory: Path, name: str) -> None:
     assert isinstance(open_source(f"{factory}:{name}").module, nn.Module)
+
+
+def test_a_factory_gets_what_stands_behind_the_question_mark(factory: Path) -> None:
+    source = open_source(f"{factory}:sized?width=6&bias=false")
+    assert isinstance(source.module, nn.Linear)
+    assert source.module.out_features == 6 and source.module.bias is None
+    assert source.name == f"{factory.name}:sized?width=6&bias=false"
+    with pytest.raises(InvalidModel, match=r"got TypeError: .*unexpected keyword argument 'wide'"):
+        open_source(f"{factory}:sized?wide=6")
+    with pytest.raises(UsageError, match="a module takes no arguments; got width; expected a function"):
+        open_source(f"{factory}:ready?width=6")
+
+
+def test_a_question_mark_that_is_no_argument_belongs_to_the_name() -> None:
+    assert split_arguments("what?.onnx") == ("what?.onnx", {})
+    assert split_arguments("folder?a=1") == ("folder?a=1", {})
+    assert split_arguments("zoo:cnn?width=64&name=x") == ("zoo:cnn", {"width": 64, "name": "x"})
+
+
+def test_a_zoo_model_at_another_width() -> None:
+    source = open_source("zoo:fcnn_digits?width=32")
+    assert source.name == "zoo:fcnn_digits?width=32"
+    assert [item.out_features for item in source.module.modules() if isinstance(item, nn.Linear)] == [32, 16, 10]
+    with pytest.raises(UsageError, match="the zoo takes no such argument; got depth=3; expected width=SIZE"):
+        open_source("zoo:fcnn_digits?depth=3")
 
 
 def test_a_factory_may_return_its_inputs(factory: Path) -> None:

@@ -13,6 +13,7 @@ from toolkit.cli.accuracy import require_data, require_scores, with_accuracy
 from toolkit.cli.main import INTERRUPTED, debugging
 from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, say
+from toolkit.cli.scenarios import parse_scenarios, parse_sweeps, scenario_options, with_exports
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
 from toolkit.profiler.api import profile as run_profile
@@ -71,6 +72,7 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
 )  # fmt: skip
 @click.option("--batch", "batches", metavar="SIZES", help="Batch sizes, e.g. 1,8; the models' own by default.")
 @dim_option
+@scenario_options
 @data_option
 @click.option("--accuracy", is_flag=True, help="Also score each model on its target with the labelled --data.")
 @click.option("--budget", default="30s", show_default=True, help="Time for measuring all cases together: 30s, 2m.")
@@ -104,6 +106,10 @@ def profile(
     targets: tuple[str, ...],
     batches: str | None,
     dims: dict[str, int],
+    scenarios: tuple[str, ...],
+    streams: int,
+    sweeps: tuple[str, ...],
+    machine: Path | None,
     data: Path | None,
     accuracy: bool,
     budget: str,
@@ -128,6 +134,7 @@ def profile(
     options: dict[str, Any] = {
         "models": models, "targets": targets, "batches": parse_batches(batches), "dims": dims,
         "budget_s": parse_budget(budget), "baseline": baseline, "data": data, "processes": processes, "seed": seed,
+        "scenarios": parse_scenarios(scenarios), "streams": streams, "sweeps": parse_sweeps(sweeps), "machine": machine,
         "ci_width": None if ci_width is None else parse_share(ci_width, "--ci-width"),
     }  # fmt: skip
     if resume is not None:
@@ -136,9 +143,9 @@ def profile(
         raise click.MissingParameter(ctx=ctx, param_hint="'MODEL...'", param_type="argument")
     require_data(accuracy, options["data"])
     with interrupts():
-        with measuring() as on_progress:
+        with with_exports(options) as wanted, measuring() as on_progress:
             report = run_profile(
-                **options,
+                **wanted,
                 operators=operators,
                 on_progress=on_progress,
                 show_output=debugging(),

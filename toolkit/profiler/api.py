@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import msgspec
 
 from toolkit.errors import UsageError
 from toolkit.profiler.assembly import check_baseline, chosen_baseline, comparisons, measured_record, skipped_record
-from toolkit.profiler.cases import Case, Skipped
+from toolkit.profiler.beyond import with_costs
+from toolkit.profiler.cases import Case, Scenario, Skipped, label
+from toolkit.profiler.costs import Machine, machine_of
 from toolkit.profiler.environment import available_memory_bytes, environment
 from toolkit.profiler.grouping import groups
 from toolkit.profiler.history import record_run
@@ -23,14 +26,17 @@ from toolkit.profiler.interference import between, usage
 from toolkit.profiler.interrupts import interrupts
 from toolkit.profiler.models import Model
 from toolkit.profiler.models import models as described
+from toolkit.profiler.offline import Search, searched
 from toolkit.profiler.operators import time_operators
 from toolkit.profiler.planning import Wish, plan, wanted_targets
 from toolkit.profiler.process import ProcessWorker
 from toolkit.profiler.reading import read_report
 from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.profiler.resuming import courses, request
-from toolkit.profiler.schedule import OnProgress, Plan, Progress, Run, measure
+from toolkit.profiler.schedule import Course, OnProgress, Plan, Progress, Run, measure
 from toolkit.profiler.stopping import Narrow
+from toolkit.profiler.sweeps import WIDTH, all_settings, check_scenarios, sweep_records, widened
+from toolkit.profiler.throttling import doubts, held
 from toolkit.targets import Target
 
 # Named, not imported: it lies above this package, and only the worker that opens a source loads it.
@@ -46,6 +52,10 @@ def profile(
     *,
     batches: Sequence[int] | None = None,
     dims: Mapping[str, int] | None = None,
+    scenarios: Sequence[Scenario] = ("single-stream",),
+    streams: int = 4,
+    sweeps: Mapping[str, Sequence[int]] | None = None,
+    machine: str | os.PathLike[str] | Machine | None = None,
     budget_s: float = 30.0,
     ci_width: float | None = None,
     baseline: str = "",
@@ -68,6 +78,9 @@ def profile(
         targets: names, files or :class:`Target`; "all" takes every shipped target and lists those that are not here.
         batches: sizes of the batch dim; None for the models' own, which is 1 where it is free.
         dims: sizes of other named dims; what is not given gets a small default.
+        scenarios: "single-stream"; "multi-stream", ``streams`` calls at the same time; "offline", the best batch.
+        sweeps: values of "batch", "threads", "width" or of a dim, each varied alone.
+        machine: what the machine costs and draws, or the file that says so.
         budget_s: seconds of measuring for all cases together; starting processes and opening models come on top.
         ci_width: stop before that once the 99 % intervals of all medians and ratios are no wider, from end to end,
             than this share of their values.
@@ -93,42 +106,55 @@ def profile(
         UsageError: a model, target, dim or baseline that makes no sense; a report to resume that holds another run.
     """
     _check_numbers(batches, budget_s, ci_width, processes)
+    check_scenarios(scenarios, streams, sweeps or {})
+    costs = machine_of(machine)
     earlier = _earlier(resume)
     asked = [targets] if isinstance(targets, str | Target) else list(targets)
     found_targets, unavailable = wanted_targets(asked)
-    wish = Wish(batches=batches, dims=dims or {}, data=os.fspath(data or ""), opener=opener, seed=seed)
+    wanted = all_settings(batches, dims or {}, sweeps or {}, scenarios, streams)
+    wish = Wish(settings=wanted, data=os.fspath(data or ""), opener=opener, seed=seed)
     listed = _listed(models)
     settings: dict[str, Any] = {
         "budget_s": budget_s, "processes": processes, "seed": seed, "baseline": baseline, "data": wish.data or "random",
+        "scenarios": list(scenarios), "streams": streams, "sweeps": {k: list(v) for k, v in (sweeps or {}).items()},
     } | ({} if ci_width is None else {"ci_width": ci_width})  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="toolkit-profile-") as folder:
-        planned = plan(identified(described(listed)), found_targets, unavailable, wish, Path(folder))
-        cases = [item for item in planned if isinstance(item, Case)]
-        check_baseline(cases, baseline)
+        found_models = identified(widened(described(listed), (sweeps or {}).get(WIDTH, ())))
+        planned = plan(found_models, found_targets, unavailable, wish, Path(folder))
+        check_baseline([item for item in planned if isinstance(item, Case)], baseline)
         before, surroundings, started = usage(), environment(), datetime.now(UTC).isoformat(timespec="seconds")
-        start = functools.partial(ProcessWorker, show_output=show_output)
-        run = measure(
-            cases,
-            groups([case.size_bytes for case in cases], _anchors(cases, baseline), available_memory_bytes()),
-            Plan(budget_s=budget_s, processes=processes, seed=seed),
-            start,
-            on_progress or _silent,
-            enough=None if ci_width is None else Narrow(ci_width, processes, baseline, seed),
-            earlier=None if earlier is None else courses(earlier, planned, surroundings, found_targets, settings),
-        )
+        hindered, began, tell = held(), time.monotonic(), on_progress or _silent
+        start = partial(ProcessWorker, show_output=show_output)
+        planned, searches, stopped = searched(planned, start, available_memory_bytes(), tell, earlier)
+        cases = [item for item in planned if isinstance(item, Case)]
+        known = None if earlier is None else courses(earlier, planned, surroundings, found_targets, settings)
+        run = Run(tuple(known or map(Course, cases)), interrupted=True)
+        if not stopped:
+            run = measure(
+                cases,
+                groups([case.size_bytes for case in cases], _anchors(cases, baseline), available_memory_bytes()),
+                Plan(budget_s=budget_s, processes=processes, seed=seed),
+                start,
+                tell,
+                enough=None if ci_width is None else Narrow(ci_width, processes, baseline, seed),
+                earlier=known,
+            )
         interference = between(before, usage())
-        records, peaks = _records(planned, run), []
+        held_back = doubts(hindered, held(), time.monotonic() - began)
+        records, peaks = _records(planned, run, searches, costs), []
         if operators and not run.interrupted:
-            found = time_operators([_case(item) for item in planned], records, start, on_progress or _silent)
+            found = time_operators([_case(item) for item in planned], records, start, tell)
             records, peaks, run = found.cases, found.peaks, msgspec.structs.replace(run, interrupted=found.interrupted)
+    warnings = [*(earlier.warnings if earlier else []), *(interference.doubts if interference else [])]
     report = ProfileReport(
         environment=surroundings,
         settings=settings | _spent_before(earlier),
         cases=records,
         comparisons=comparisons(run.courses, baseline, seed),
-        warnings=[*(earlier.warnings if earlier else []), *(interference.doubts if interference else [])],
+        warnings=[*warnings, *held_back],
         interrupted=run.interrupted,
-        request=request([_text(item) for item in listed], asked, found_targets, batches, wish.dims),
+        sweeps=sweep_records(run.courses, seed),
+        request=request(_texts(listed), asked, found_targets, batches, dims or {}),
         time_utc=started,
         peaks=peaks,
     )
@@ -162,8 +188,10 @@ def _listed(models: ModelText | Sequence[ModelText]) -> list[ModelText]:
     return items
 
 
-def _text(item: ModelText) -> str:
-    return item.path if isinstance(item, Model) else os.fspath(item)
+def _texts(items: Sequence[ModelText]) -> list[str]:
+    """What names the models; one that was made for a sweep is made again from its source."""
+    plain = [item for item in items if not (isinstance(item, Model) and item.width)]
+    return [item.path if isinstance(item, Model) else os.fspath(item) for item in plain]
 
 
 def _check_numbers(batches: Sequence[int] | None, budget_s: float, ci_width: float | None, processes: int) -> None:
@@ -180,9 +208,10 @@ def _check_numbers(batches: Sequence[int] | None, budget_s: float, ci_width: flo
 
 def _anchors(cases: Sequence[Case], baseline: str) -> list[int]:
     """Indices of the likely baselines: one per group and batch. Only opening a source tells its sizes for certain."""
-    members: dict[tuple[str, int | None], list[int]] = {}
+    members: dict[tuple[object, ...], list[int]] = {}
     for index, case in enumerate(cases):
-        members.setdefault((case.group, case.batch), []).append(index)
+        batch = None if case.scenario == "offline" else case.batch
+        members.setdefault((case.group, batch, case.scenario, case.streams), []).append(index)
     found = []
     for indices in members.values():
         chosen = chosen_baseline([cases[index] for index in indices], baseline)
@@ -191,6 +220,15 @@ def _anchors(cases: Sequence[Case], baseline: str) -> list[int]:
     return found
 
 
-def _records(planned: Sequence[Case | Skipped], run: Run) -> list[CaseRecord]:
-    courses = iter(run.courses)
-    return [skipped_record(item) if isinstance(item, Skipped) else measured_record(next(courses)) for item in planned]
+def _records(
+    planned: Sequence[Case | Skipped], run: Run, searches: Mapping[str, Search], costs: Machine
+) -> list[CaseRecord]:
+    measured = iter(run.courses)
+    found = []
+    for item in planned:
+        if isinstance(item, Skipped):
+            found.append(skipped_record(item))
+        else:
+            course = next(measured)
+            found.append(with_costs(measured_record(course), course, searches.get(label(item)), costs))
+    return found

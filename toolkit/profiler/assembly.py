@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from toolkit.errors import UsageError
+from toolkit.profiler.beyond import block_time, throughput
 from toolkit.profiler.cases import Case, Skipped, label
 from toolkit.profiler.doubts import Series, doubts
 from toolkit.profiler.pairing import paired_ratio
@@ -49,7 +50,8 @@ def measured_record(course: Course) -> CaseRecord:
         samples_ns=samples.tolist(),
         blocks=[(turn.process, turn.round, len(turn.samples_ns)) for turn in course.turns],
         calls=course.calls,
-        throughput_per_s=float(opened[0].batch * 1e9 / samples.mean()) if course.ended is None else None,
+        throughput_per_s=throughput(course) if course.ended is None else None,
+        streams=opened[-1].streams,
         import_ns=_median(item.import_ns for item in opened),
         load_ns=_median(item.load_ns for item in opened),
         first_inference_ns=_median(item.first_inference_ns for item in opened),
@@ -65,6 +67,7 @@ def _record(case: Case, **facts: object) -> CaseRecord:
         "id": label(case), "model": case.model, "target": case.target.name, "provider": case.target.provider,
         "precision": case.precision, "batch": case.batch, "dims": case.dims,
         "model_sha256": case.model_sha256, "size_bytes": case.size_bytes,
+        "scenario": case.scenario, "streams": case.streams,
     }  # fmt: skip
     return CaseRecord(**(known | facts))  # type: ignore[arg-type]  # the names are the struct's own, the tests build each
 
@@ -131,11 +134,11 @@ def comparisons(courses: Sequence[Course], wanted: str, seed: int) -> list[Compa
 
 
 def _comparison(baseline: Course, candidate: Course, seed: int, family: int) -> ComparisonRecord | None:
-    base = {(turn.process, turn.round): turn.samples_ns for turn in baseline.turns}
+    base = {(turn.process, turn.round): block_time(baseline, turn) for turn in baseline.turns}
     rounds: dict[int, list[float]] = defaultdict(list)
     for turn in candidate.turns:
         if (turn.process, turn.round) in base:
-            ratio = _middle(turn.samples_ns) / _middle(base[turn.process, turn.round])
+            ratio = block_time(candidate, turn) / base[turn.process, turn.round]
             rounds[turn.process].append(float(np.log(ratio)))
     found = paired_ratio(rounds, seed, family)
     if found is None:
@@ -149,7 +152,3 @@ def _comparison(baseline: Course, candidate: Course, seed: int, family: int) -> 
         rounds=found.rounds,
         processes=found.processes,
     )
-
-
-def _middle(samples: Sequence[int]) -> float:
-    return float(np.median(np.asarray(samples)))

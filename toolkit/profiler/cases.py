@@ -10,6 +10,7 @@ from toolkit.targets import Target
 from toolkit.tensors import TensorSpec
 
 Status = Literal["ok", "not_applicable", "unavailable", "failed"]
+Scenario = Literal["single-stream", "multi-stream", "offline"]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         inputs: what to feed; None where only the opened session can tell.
         feeds: an ``.npz`` with arrays ``INDEX/NAME`` to feed instead of random ones; "" for random.
         size_bytes: of the files, to guess how much memory opening takes; model_sha256: of what opening reads.
+        scenario: how it is called; ``streams`` is how many calls run at the same time.
+        points: where on which sweeps it lies: values by variable.
+        family, base: the model and the target as the user named them, without what a sweep varies of them.
     """
 
     model: str
@@ -41,6 +45,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     size_bytes: int = 0
     model_sha256: str = ""
+    scenario: Scenario = "single-stream"
+    streams: int = 1
+    points: dict[str, float] = {}
+    family: str = ""
+    base: str = ""
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +61,12 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def label(case: Case) -> str:
-    """The case as people refer to it: ``model@target``, with batch and dims where they were asked for."""
-    sizes = {} if case.batch is None else {"batch": case.batch}
-    sizes |= case.dims
-    listed = ",".join(f"{name}={size}" for name, size in sizes.items())
-    return f"{case.model}@{case.target.name}" + (f"[{listed}]" if listed else "")
+    """The case as people refer to it: ``model@target``, with batch, dims and scenario where they were asked for.
+
+    The batch of an offline case is found, not asked for.
+    """
+    sizes = {} if case.batch is None or case.scenario == "offline" else {"batch": case.batch}
+    listed = [f"{name}={size}" for name, size in (sizes | case.dims).items()]
+    listed += [f"streams={case.streams}"] if case.scenario == "multi-stream" else []
+    listed += ["offline"] if case.scenario == "offline" else []
+    return f"{case.model}@{case.target.name}" + (f"[{','.join(listed)}]" if listed else "")

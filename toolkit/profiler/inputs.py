@@ -59,6 +59,30 @@ def random_feeds(specs: Sequence[TensorSpec], dims: Mapping[str, int], seed: int
     return [example_inputs(specs, dims, seed=seed * SETS + index) for index in range(SETS)]
 
 
+def tiled(feeds: Sequence[Mapping[str, Array]], specs: Sequence[TensorSpec], batch: int) -> list[dict[str, Array]]:
+    """Sets of ``batch`` samples made of ``feeds``, which hold fewer: each begins with another set and goes on in turn.
+
+    Only inputs whose leading dim counts samples grow.
+    """
+    name = batch_dim(specs)
+    grows = {spec.name for spec in specs if spec.shape and spec.shape[0] == name}
+    return [
+        {
+            key: _rows([feeds[(first + step) % len(feeds)][key] for step in range(len(feeds))], batch)
+            if key in grows
+            else array
+            for key, array in feed.items()
+        }
+        for first, feed in enumerate(feeds)
+    ]
+
+
+def _rows(parts: Sequence[Array], batch: int) -> Array:
+    """The first ``batch`` rows of ``parts`` one after the other, again and again."""
+    rows = np.concatenate(parts)
+    return np.ascontiguousarray(rows[np.arange(batch) % len(rows)])
+
+
 def write_feeds(path: Path, feeds: Iterable[Mapping[str, Array]]) -> None:
     """Write sets of arrays where :func:`read_feeds` finds them."""
     arrays = {f"{index}/{name}": array for index, feed in enumerate(feeds) for name, array in feed.items()}

@@ -33,6 +33,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         inputs: None likewise.
         made_for: providers that a bundle's variant was lowered for; empty means any.
         sha256: of everything that opening it reads; "" until :mod:`toolkit.profiler.identity` filled it in.
+        width: where the model lies on a sweep of its width; ``family`` is its name without that.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     made_for: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     sha256: str = ""
+    width: int = 0
+    family: str = ""
 
     def require_fit(self, target: Target, provider: Provider) -> None:
         """Check that this model is one for ``target``.

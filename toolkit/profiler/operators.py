@@ -70,6 +70,8 @@ class _Course:
             case = self._cases[index]
             self._on_progress(Progress(f"timing operators: {label(case)}", position / len(wanted), 0.0))
             try:
+                if self._records[index].streams > 1:
+                    raise CaseEnded("not_applicable", "calls of several streams overlap; single-stream has it")
                 self._timed[index] = _timed(case, self._start)
             except ToolkitError as exc:
                 reason = exc.reason if isinstance(exc, CaseEnded) else str(exc)

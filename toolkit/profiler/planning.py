@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from toolkit.errors import InvalidData, NotApplicable, UsageError
 from toolkit.profiler.cases import Case, Skipped
 from toolkit.profiler.inputs import SETS, sizes, write_feeds
 from toolkit.profiler.models import Model
+from toolkit.profiler.sweeps import Setting
 from toolkit.providers import registry
 from toolkit.providers.base import Unavailable
 from toolkit.targets import Target, shipped_targets
@@ -21,10 +22,9 @@ ALL = "all"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be measured: batches None means the models' own; ``data`` "" means random inputs."""
+    """What is to be measured: the default setting is the models' own batch; ``data`` "" means random inputs."""
 
-    batches: Sequence[int] | None = None
-    dims: Mapping[str, int] = {}
+    settings: Sequence[Setting] = (Setting(),)
     data: str = ""
     opener: str | None = None
     seed: int = 0
@@ -57,44 +57,50 @@ def wanted_targets(texts: Sequence[str | Target]) -> tuple[dict[str, Target], di
 def plan(
     models: Sequence[Model], targets: Mapping[str, Target], unavailable: Mapping[str, str], wish: Wish, folder: Path
 ) -> list[Case | Skipped]:
-    """Every combination, in the order of ``models``, then batches, then ``targets``; feeds are written into ``folder``.
+    """Every combination, in the order of ``models``, settings, ``targets``; feeds are written into ``folder``.
 
     Raises:
         UsageError: a dim that no model has.
     """
-    _check_dims(models, wish.dims)
+    _check_dims(models, {name for setting in wish.settings for name in setting.dims})
     found: list[Case | Skipped] = []
     for model in models:
-        for batch in wish.batches or (None,):
-            feeds = _Feeds(model, batch, wish, folder / f"{len(found)}.npz")
+        for setting in wish.settings:
+            feeds = _Feeds(model, setting.batch, wish, folder / f"{len(found)}.npz")
             for target in targets.values():
-                found.append(_case(model, target, batch, wish, unavailable.get(target.name), feeds))
+                if setting.width in (0, model.width):
+                    found.append(_case(model, target, setting, wish, unavailable.get(target.name), feeds))
     return found
 
 
 def _case(
-    model: Model, target: Target, batch: int | None, wish: Wish, unavailable: str | None, feeds: _Feeds
+    model: Model, target: Target, setting: Setting, wish: Wish, unavailable: str | None, feeds: _Feeds
 ) -> Case | Skipped:
     case = Case(
         model=model.name,
         path=model.path,
-        target=target,
+        target=setting.on(target),
         opener=wish.opener if model.kind == "source" else None,
         group=model.group,
         precision=model.precision,
-        batch=batch,
-        dims=dict(wish.dims),
+        batch=setting.batch,
+        dims=setting.dims,
         inputs=model.inputs,
         seed=wish.seed,
         size_bytes=model.size_bytes,
         model_sha256=model.sha256,
+        scenario=setting.scenario,
+        streams=setting.streams,
+        points=setting.points,
+        family=model.family or model.name,
+        base=target.name,
     )
     if unavailable is not None:
         return Skipped(case=case, status="unavailable", reason=unavailable)
     try:
         model.require_fit(target, registry.provider(target.provider))
         if model.inputs is not None:
-            sizes(model.inputs, batch, wish.dims)
+            sizes(model.inputs, setting.batch, setting.dims)
     except NotApplicable as exc:
         return Skipped(case=case, status="not_applicable", reason=str(exc))
     return msgspec.structs.replace(case, feeds=feeds.file())
@@ -132,11 +138,11 @@ class _Feeds:
         write_feeds(self._path, full)
 
 
-def _check_dims(models: Sequence[Model], dims: Mapping[str, int]) -> None:
+def _check_dims(models: Sequence[Model], dims: Set[str]) -> None:
     if any(model.inputs is None for model in models):
         return  # only opening such a model tells its dims
     known = {dim for model in models for spec in model.inputs or () for dim in spec.dynamic_dims}
-    for name in dims:
+    for name in sorted(dims):
         if name not in known:
             expected = nearest(name, known) if known else "no --dim: every dim is fixed"
             raise UsageError("no model has such a dim", where="--dim", got=name, expected=expected)

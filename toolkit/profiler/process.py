@@ -16,6 +16,7 @@ import msgspec
 
 from toolkit.errors import ToolkitError, one_line
 from toolkit.profiler.cases import Status
+from toolkit.profiler.guard import LOOK_EVERY_S, allowance, guard, resident_bytes
 from toolkit.profiler.protocol import Refusal, Reply, Request
 
 COMMAND = (sys.executable, "-m", "toolkit.profiler.worker")
@@ -50,9 +51,12 @@ class ProcessWorker:
     Args:
         command: what to run; it speaks :mod:`toolkit.profiler.protocol` over stdin and stdout.
         show_output: let what the engine prints through to the standard error instead of keeping it for error messages.
+        memory_bytes: how much it may use; None for what is free now.
     """
 
-    def __init__(self, command: tuple[str, ...] = COMMAND, *, show_output: bool = False) -> None:
+    def __init__(
+        self, command: tuple[str, ...] = COMMAND, *, show_output: bool = False, memory_bytes: int | None = None
+    ) -> None:
         self._log: IO[bytes] | None = None if show_output else tempfile.TemporaryFile()  # noqa: SIM115 - see close()
         self._rest = b""
         self._process = subprocess.Popen(
@@ -65,6 +69,8 @@ class ProcessWorker:
             start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
         )
+        self._memory_bytes = allowance() if memory_bytes is None else memory_bytes
+        guard(self._process.pid, self._memory_bytes)
 
     @property
     def pid(self) -> int:
@@ -99,8 +105,10 @@ class ProcessWorker:
         parts = [self._rest]
         size = 0
         while b"\n" not in parts[-1]:
-            if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise CaseEnded("failed", f"no answer within {timeout_s:.0f} s: it hangs")
+            while not select.select([descriptor], [], [], min(LOOK_EVERY_S, max(0.0, end - time.monotonic())))[0]:
+                self._watch_memory()
+                if time.monotonic() >= end:
+                    raise CaseEnded("failed", f"no answer within {timeout_s:.0f} s: it hangs")
             parts.append(os.read(descriptor, _READ))
             size += len(parts[-1])
             if not parts[-1]:
@@ -109,6 +117,13 @@ class ProcessWorker:
                 raise CaseEnded("failed", "its worker answered without end")
         line, _, self._rest = b"".join(parts).partition(b"\n")
         return line
+
+    def _watch_memory(self) -> None:
+        used = resident_bytes(self._process.pid)
+        if self._memory_bytes is not None and used > self._memory_bytes:
+            self._process.kill()
+            free = f"{self._memory_bytes / 1e9:.1f} GB"
+            raise CaseEnded("failed", f"its worker took {used / 1e9:.1f} GB of memory where {free} could be spared")
 
     def _ended(self) -> CaseEnded:
         """Why the process is gone: its signal or exit code, and the last thing it said."""

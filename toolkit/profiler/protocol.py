@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from toolkit.profiler.cases import Case, Status
+from toolkit.profiler.gauges import Instruments, Readings
 from toolkit.providers.base import Execution
 from toolkit.providers.instruments import Reading
 
@@ -21,12 +22,22 @@ class Measure(msgspec.Struct, frozen=True, tag="measure"):
     duration_ns: int
 
 
+class Try(msgspec.Struct, frozen=True, tag="try"):
+    """Run for about ``duration_ns`` at another batch, to see whether it pays; answered by :class:`Tried`."""
+
+    batch: int
+    duration_ns: int
+
+
 class Prove(msgspec.Struct, frozen=True, tag="prove"):
     """Say what ran; answered by :class:`Proof`. Costly, so it comes after all measuring."""
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened", kw_only=True):
-    """The model is open. ``shapes`` are those that are fed; ``base_memory_bytes`` was in use before the engine came."""
+    """The model is open. ``shapes`` are those that are fed; ``base_memory_bytes`` was in use before the engine came.
+
+    ``streams`` is how many calls will run at the same time; ``free_batch`` says whether the model takes other batches.
+    """
 
     import_ns: int
     load_ns: int
@@ -37,13 +48,31 @@ class Opened(msgspec.Struct, frozen=True, tag="opened", kw_only=True):
     shapes: list[list[int]]
     base_memory_bytes: int
     warnings: list[str] = []
+    streams: int = 1
+    free_batch: bool = True
+    instruments: Instruments = Instruments()
 
 
 class Block(msgspec.Struct, frozen=True, tag="block"):
-    """Latencies of calls in the order they were made; ``calls`` counts those that were thinned out too."""
+    """Latencies of calls in the order they were made; ``calls`` counts those that were thinned out too.
+
+    With several streams, ``done`` calls were completed within ``window_ns``, parts of calls included. Where the device
+    tells, ``device_ns`` and ``copy_ns`` split a few calls more into computation and copies.
+    """
 
     samples_ns: list[int]
     calls: int
+    peak_memory_bytes: int
+    done: float = 0.0
+    window_ns: int = 0
+    readings: Readings = Readings()
+    device_ns: list[int] = []
+    copy_ns: list[int] = []
+
+
+class Tried(msgspec.Struct, frozen=True, tag="tried"):
+    batch: int
+    samples_per_s: float
     peak_memory_bytes: int
 
 
@@ -78,5 +107,5 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     reason: str
 
 
-Request = Open | Measure | Prove | Instrument
-Reply = Opened | Block | Proof | NodesTimed | Refusal
+Request = Open | Measure | Try | Prove | Instrument
+Reply = Opened | Block | Tried | Proof | NodesTimed | Refusal

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from toolkit.profiler.cases import Scenario as Scenario
 from toolkit.profiler.cases import Status
 from toolkit.profiler.environment import Environment
 from toolkit.profiler.pairing import Verdict
@@ -159,9 +160,6 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-Scenario = Literal["single-stream", "multi-stream", "offline"]
-
-
 class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One case.
 
@@ -179,6 +177,7 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
         model_sha256: of the file, or of what a source's text opens; size_bytes: of all files of the model.
         scenario: "single-stream": one call after the other; "multi-stream": ``streams`` calls at the same time;
             "offline": as many samples as possible per second, at the best batch found.
+        batches_tried: of an offline case, in the order they were tried: batch, samples per second.
     """
 
     id: str
@@ -213,6 +212,7 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     energy: EnergyRecord | None = None
     price: PriceRecord | None = None
     accuracy: AccuracyRecord | None = None
+    batches_tried: list[tuple[int, float]] = []
 
 
 class ComparisonRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -135,7 +135,11 @@ def _course(case: Case, record: CaseRecord, earlier: ProfileReport) -> Course:
     _require(f"{case.model}'s content", record.model_sha256 or "unknown (an older report)", case.model_sha256)
     if record.status != "ok":
         return Course(case)
-    turns = [Turn(process, number, samples.tolist()) for process, number, samples in blocks(record)]
+    # A block of several streams was as long as their calls side by side; its very window is not in the record.
+    turns = [
+        Turn(process, number, samples.tolist(), float(len(samples)), int(samples.sum()) // record.streams)
+        for process, number, samples in blocks(record)
+    ]
     return Course(
         case,
         turns=turns,
@@ -163,4 +167,5 @@ def _opened(record: CaseRecord, earlier: ProfileReport) -> Opened:
         dims=record.dims,
         shapes=[[-1 - [case.id for case in earlier.cases].index(baseline)]],
         base_memory_bytes=record.base_memory_bytes or 0,
+        streams=record.streams,
     )

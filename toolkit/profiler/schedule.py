@@ -16,6 +16,7 @@ from typing import Protocol, final
 import msgspec
 
 from toolkit.profiler.cases import Case, label
+from toolkit.profiler.gauges import Readings
 from toolkit.profiler.interrupts import measuring, shielded
 from toolkit.profiler.process import CaseEnded, Expected, Worker
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove, Request
@@ -47,11 +48,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One block: which process it came from and in which of its rounds."""
+    """One block: which process it came from and in which of its rounds; the rest as in :class:`Block`."""
 
     process: int
     round: int
     samples_ns: list[int]
+    done: float = 0.0
+    window_ns: int = 0
+    readings: Readings = Readings()
+    device_ns: list[int] = []
+    copy_ns: list[int] = []
 
 
 @dataclass
@@ -69,9 +75,17 @@ class Course:
 
     @property
     def comparable(self) -> object:
-        """Equal for cases that can be compared: same group, fed the same shapes."""
-        opened = self.openings[-1]
-        return self.case.group, opened.batch, tuple(tuple(shape) for shape in opened.shapes)
+        """Equal for cases that can be compared: same group and scenario, fed the same shapes.
+
+        Offline, each case is fed its own best batch, and times per sample are compared: there the samples' shapes
+        have to be the same.
+        """
+        case, opened = self.case, self.openings[-1]
+        shapes = tuple(tuple(shape) for shape in opened.shapes)
+        if case.scenario == "offline":
+            rows = tuple(shape[1:] if shape[:1] == (opened.batch,) else shape for shape in shapes)
+            return case.group, case.scenario, 0, rows
+        return case.group, case.scenario, case.streams, opened.batch, shapes
 
 
 @dataclass
@@ -231,7 +245,12 @@ class _Schedule:
         timeout_s = self._plan.block_timeout_s + _FIRST_INFERENCES * course.openings[-1].first_inference_ns / 1e9
         block = self._ask(index, course, live, Measure(BLOCK_NS), Block, timeout_s)
         if block is not None:
-            course.turns.append(Turn(self._process, number, block.samples_ns))
+            course.turns.append(
+                Turn(
+                    self._process, number, block.samples_ns, block.done, block.window_ns, block.readings,
+                    block.device_ns, block.copy_ns,
+                )
+            )  # fmt: skip
             course.calls += block.calls
             course.peak_memory_bytes = max(course.peak_memory_bytes, block.peak_memory_bytes)
 

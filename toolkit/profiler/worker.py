@@ -18,7 +18,8 @@ import numpy as np
 from toolkit.errors import EngineError, NotApplicable, ProviderUnavailable, ToolkitError, from_vendor
 from toolkit.profiler.cases import Case, Status
 from toolkit.profiler.clock import now_ns
-from toolkit.profiler.inputs import Sizes, random_feeds, read_feeds, shapes, sizes
+from toolkit.profiler.gauges import Gauges
+from toolkit.profiler.inputs import Sizes, random_feeds, read_feeds, shapes, sizes, tiled
 from toolkit.profiler.instrumenting import instrument
 from toolkit.profiler.memory import peak_memory_bytes
 from toolkit.profiler.protocol import (
@@ -33,12 +34,17 @@ from toolkit.profiler.protocol import (
     Refusal,
     Reply,
     Request,
+    Tried,
+    Try,
 )
 from toolkit.profiler.quiet import wait_until_quiet
+from toolkit.profiler.streams import Load, Streams
 from toolkit.providers import registry
 from toolkit.providers.base import Session
-from toolkit.tensors import FLOATS, Array, Feeds
+from toolkit.tensors import FLOATS, Array, Feeds, batch_dim
 
+DEVICE_RUNS = 3
+"""Per block: calls beside the measured ones that are split into computation and copies, where the device tells."""
 KEPT_SAMPLES = 1000
 """Of one block; a tiny model makes thousands of calls, of which every k-th is kept."""
 _STATUS: tuple[tuple[type[ToolkitError], Status], ...] = (
@@ -59,13 +65,16 @@ class Bench:
         imported = now_ns()
         self._session = engine.open(case.path, case.target) if case.opener is None else open_source(case)
         loaded = now_ns()
-        self._case = case
-        specs = case.inputs or self._session.inputs
-        chosen = sizes(specs, case.batch, case.dims)
-        self._feeds = read_feeds(case.feeds) if case.feeds else random_feeds(specs, chosen.all, case.seed)
+        self._case, self._specs = case, case.inputs or self._session.inputs
+        chosen = sizes(self._specs, case.batch, case.dims)
+        self._feeds = self._feeds_of(chosen)
         self._turn = 0
         outputs, first_ns = self._first_inference(chosen)
         self._call_ns = self._timed(self._feeds[0])
+        streams = concurrent_calls(case, self._session)
+        self._streams = Streams(self._session.run, self._feeds, streams) if streams > 1 else None
+        wait_until_quiet()
+        self._gauges = Gauges(self._session)
         self.opened = Opened(
             import_ns=imported - start,
             load_ns=loaded - imported,
@@ -75,9 +84,17 @@ class Bench:
             dims=chosen.dims,
             shapes=shapes(self._feeds[0]),
             base_memory_bytes=base,
-            warnings=list(odd_answers(outputs)),
+            warnings=[*odd_answers(outputs), *serialized(case, self._session)],
+            streams=streams,
+            free_batch=batch_dim(self._specs) is not None,
+            instruments=self._gauges.instruments,
         )
-        wait_until_quiet()
+
+    def _feeds_of(self, chosen: Sizes) -> list[dict[str, Array]]:
+        if not self._case.feeds:
+            return random_feeds(self._specs, chosen.all, self._case.seed)
+        found = read_feeds(self._case.feeds)
+        return tiled(found, self._specs, chosen.batch) if self._case.scenario == "offline" else found
 
     def _first_inference(self, chosen: Sizes) -> tuple[Feeds, int]:
         before = now_ns()
@@ -102,21 +119,58 @@ class Bench:
         calls of a quarter of a second the first was measured to be no slower than the others.
         """
         gc.disable()  # its pauses are this program's, not the engine's
+        self._gauges.begin()
         try:
-            samples = self._timed_calls(duration_ns)
+            load = self._load(duration_ns)
         finally:
             gc.enable()
+        readings = self._gauges.end(load.runs)
+        device = self._session.device
+        times = [] if device is None or self._streams else device.times(self._feeds[0], DEVICE_RUNS)
         wait_until_quiet()
         # An odd step, since the number of sets of inputs is even: every set is kept alike.
-        step = (len(samples) // KEPT_SAMPLES) | 1
-        return Block(samples[::step], len(samples), peak_memory_bytes())
+        step = (len(load.samples_ns) // KEPT_SAMPLES) | 1
+        return Block(
+            load.samples_ns[::step],
+            len(load.samples_ns),
+            peak_memory_bytes(),
+            done=load.done,
+            window_ns=load.window_ns,
+            readings=readings,
+            device_ns=[item.compute_ns for item in times],
+            copy_ns=[item.copy_ns for item in times],
+        )
 
-    def _timed_calls(self, duration_ns: int) -> list[int]:
+    def attempt(self, batch: int, duration_ns: int) -> Tried:
+        """Samples per second at another ``batch``: the best of some short blocks, the first call dropped.
+
+        The best, since whatever else runs on the machine can only make a block slower.
+        """
+        feeds = self._feeds_of(sizes(self._specs, batch, self._case.dims))
+        streams = Streams(self._session.run, feeds, self.opened.streams)
+        before = now_ns()
+        self._session.run(feeds[0])
+        short = now_ns() - before < duration_ns
+        try:
+            loads = [streams.measure(duration_ns // 5, drop_first=short) for _ in range(5 if short else 1)]
+        finally:
+            streams.close()
+        wait_until_quiet()
+        rate = max(batch * load.done * 1e9 / max(1, load.window_ns) for load in loads)
+        return Tried(batch, rate, peak_memory_bytes())
+
+    def _load(self, duration_ns: int) -> Load:
+        if self._streams is None:
+            return self._timed_calls(duration_ns)
+        return self._streams.measure(duration_ns, drop_first=self._call_ns < duration_ns)
+
+    def _timed_calls(self, duration_ns: int) -> Load:
         samples: list[int] = []
         run, feeds, turn = self._session.run, self._feeds, self._turn
-        if self._call_ns < duration_ns:
+        drop_first = self._call_ns < duration_ns
+        if drop_first:
             run(feeds[turn % len(feeds)])
-        after = now_ns()
+        began = after = now_ns()
         end = after + duration_ns
         while after < end:
             turn += 1
@@ -126,13 +180,26 @@ class Bench:
             after = now_ns()
             samples.append(after - before)
         self._turn = turn
-        return samples
+        return Load(samples, len(samples), after - began, len(samples) + drop_first)
 
     def instrument(self, request: Instrument) -> NodesTimed:
         return instrument(self._session, self._case, self._feeds, request)
 
     def prove(self) -> Proof:
         return Proof(self._session.prove(self._feeds[0]))
+
+
+def concurrent_calls(case: Case, session: Session) -> int:
+    """How many calls run at the same time; offline as many as the session has room for, one where it does not say."""
+    return max(1, session.parallel) if case.scenario == "offline" else case.streams
+
+
+def serialized(case: Case, session: Session) -> tuple[str, ...]:
+    """What to know of streams that wait for each other."""
+    if not 0 < session.parallel < case.streams:
+        return ()
+    how_many = "one call" if session.parallel == 1 else f"{session.parallel} calls"
+    return (f"its session runs {how_many} at a time: of {case.streams} streams the others wait their turn",)
 
 
 def open_source(case: Case) -> Session:
@@ -196,10 +263,12 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.flush()
 
 
-def answer(bench: Bench | None, request: Measure | Prove | Instrument) -> Reply:
+def answer(bench: Bench | None, request: Measure | Try | Prove | Instrument) -> Reply:
     assert bench is not None, "open comes first"
     if isinstance(request, Instrument):
         return bench.instrument(request)
+    if isinstance(request, Try):
+        return bench.attempt(request.batch, request.duration_ns)
     return bench.measure(request.duration_ns) if isinstance(request, Measure) else bench.prove()
 
 

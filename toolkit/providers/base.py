@@ -25,6 +25,7 @@ import numpy as np
 
 from toolkit.errors import EngineError, InvalidInput, InvalidTarget, ProviderUnavailable, UsageError, from_vendor
 from toolkit.files import cache_folder, existing_file
+from toolkit.providers.device import Device
 from toolkit.providers.exchange import host_arrays, on_device, place_of, stand_in
 from toolkit.providers.streaming import Pairs, Stream
 from toolkit.targets import Precision, Target
@@ -84,6 +85,9 @@ class Engine(Protocol):
 
     An engine may also have ``run_into(feeds, outputs)``, which writes into arrays of the right shapes, and
     ``run_values(feeds)``, which takes tensors of its device through DLPack and answers tensors that stay there.
+
+    An engine that runs on a device of its own may have a :class:`Device` as ``device``; one that limits how many calls
+    run at the same time says so in ``parallel``.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -303,6 +307,17 @@ class Session:
             raise from_vendor(exc, self.model, doing=f"proving what runs on {self.provider}") from exc
         self._execution = msgspec.structs.replace(found, notes=(*self.notes, *found.notes))
         return self._execution
+
+    @property
+    def parallel(self) -> int:
+        """How many calls run at the same time, further ones waiting their turn; 0 where the session sets no limit."""
+        return int(getattr(self._opened(), "parallel", 0))
+
+    @property
+    def device(self) -> Device | None:
+        """What the device tells of itself; None on the CPU."""
+        found: Device | None = getattr(self._opened(), "device", None)
+        return found
 
     def warmup(self, runs: int = 3, dims: Mapping[str, int] | None = None) -> None:
         """Run ``runs`` times on example inputs, so that the first real call finds memory and kernels in place."""

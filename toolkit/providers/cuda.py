@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import final
 
 from toolkit.providers.base import Availability, Engine, Placement, Prepared, Provider, Unavailable
 from toolkit.providers.cuda_available import NAME, probe
+from toolkit.providers.cuda_events import CudaStream
 from toolkit.providers.fingerprint import cache_key
 from toolkit.providers.nvidia import Driver, driver
+from toolkit.providers.nvidia_devices import NvidiaDevice, Timed
 from toolkit.providers.onnxruntime_ import (
     SESSION_ATTRIBUTES,
     SESSION_KEYS,
@@ -66,6 +69,14 @@ def gpu_facts(device: str) -> tuple[object, ...]:
     return (import_onnxruntime().__version__, None if gpu is None else (gpu.name, gpu.compute, gpu.memory_bytes))
 
 
+def timed_session(model: Path, target: Target, index: int) -> Timed:
+    """Opens ``model`` once more, on a stream of ours: ONNX Runtime's own streams are out of reach for events."""
+    stream = CudaStream(index)
+    chosen = {**options(target), "user_compute_stream": str(stream.pointer)}
+    engine = BoundEngine(OnnxRuntimeEngine(model, target, [(NAME, chosen)]), "cuda", index)
+    return lambda feeds: engine.timed(feeds, stream)
+
+
 @final
 class CudaProvider(Provider):
     """ONNX Runtime's CUDA execution provider; what it does not take runs on the CPU and is in the proof."""
@@ -97,8 +108,12 @@ class CudaProvider(Provider):
         engine = OnnxRuntimeEngine(model, target, *chains(target))
         index = int(target.device or "0")
         if target.engine_options.get(_GRAPHS):
-            return GraphEngine(engine, "cuda", index, MAX_GRAPHS)
-        return BoundEngine(engine, "cuda", index)
+            graphs = GraphEngine(engine, "cuda", index, MAX_GRAPHS)
+            graphs.device = NvidiaDevice(index, None)  # a graph is one launch: its inside cannot be timed so
+            return graphs
+        bound = BoundEngine(engine, "cuda", index)
+        bound.device = NvidiaDevice(index, partial(timed_session, model, target, index))
+        return bound
 
     def open_prepared(self, prepared: Path, target: Target) -> Engine:
         return self.open_engine(prepared, as_it_is(target))

@@ -7,6 +7,7 @@ that really crash and hang.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from toolkit.providers.base import Availability, Available, Execution, Provider
 from toolkit.targets import PRECISIONS, Target
 from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, check_feeds, concrete_shape, numpy_dtype
 
-Failure = Literal["", "raise", "exit", "segfault", "hang", "noise", "nan"]
+Failure = Literal["", "raise", "exit", "segfault", "hang", "noise", "nan", "allocate", "share"]
 
 
 class NullModel(msgspec.Struct, frozen=True):
@@ -31,12 +32,14 @@ class NullModel(msgspec.Struct, frozen=True):
 
     Attributes:
         delay_ns: how long a run takes (slept, so it costs no core).
+        sample_ns: how much longer it takes for each sample of its batch.
         failure: what a run does wrong, from the run after the first ``fail_after`` on.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     delay_ns: int = 0
+    sample_ns: int = 0
     failure: Failure = ""
     fail_after: int = 0
 
@@ -65,12 +68,30 @@ def _noise() -> None:
     sys.stdout.flush()
 
 
+def _allocate() -> None:
+    """Use memory without end."""
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * 10_000_000))
+
+
+def _share() -> None:
+    """Use memory without end that is shared, as that of engines with several processes is: no limit stops it."""
+    kept = []
+    while True:
+        kept.append(mmap.mmap(-1, 10_000_000))
+        kept[-1].write(b"x" * 10_000_000)
+        time.sleep(0.002)
+
+
 _FAILURES: Mapping[str, Callable[[], None]] = {
     "raise": _raise,
     "exit": _exit,
     "segfault": _segfault,
     "hang": _hang,
     "noise": _noise,
+    "allocate": _allocate,
+    "share": _share,
 }
 
 
@@ -82,8 +103,9 @@ class NullEngine:
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         self._runs += 1
-        if self._model.delay_ns:
-            time.sleep(self._model.delay_ns / 1e9)
+        delay_ns = self._model.delay_ns + self._model.sample_ns * _batch(feeds)
+        if delay_ns:
+            time.sleep(delay_ns / 1e9)
         failing = self._model.failure if self._runs > self._model.fail_after else ""
         if failing in _FAILURES:
             _FAILURES[failing]()
@@ -95,6 +117,10 @@ class NullEngine:
 
     def close(self) -> None:
         pass
+
+
+def _batch(feeds: Feeds) -> int:
+    return max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
 
 
 def _answer(spec: TensorSpec, sizes: Mapping[str, int], nan: bool) -> Array:

@@ -8,6 +8,7 @@ onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html, "Using CUDA
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from toolkit.errors import EngineError
 from toolkit.providers.base import Execution
+from toolkit.providers.cuda_events import Stream
+from toolkit.providers.device import Device, DeviceTimes
 from toolkit.providers.onnxruntime_ import import_onnxruntime
 from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
 from toolkit.tensors import Array, Feeds
@@ -70,7 +73,10 @@ def write(value: Any, array: Array) -> None:
 class BoundEngine:
     """An engine whose inputs are copied to the device in place and whose outputs come back in one copy."""
 
+    parallel = 1
+
     def __init__(self, engine: OnnxRuntimeEngine, device: str, index: int) -> None:
+        self.device: Device | None = None
         self._engine = engine
         self._session = engine.session
         self._tensors = Tensors(self._session, device, index)
@@ -102,6 +108,28 @@ class BoundEngine:
             self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def timed(self, feeds: Feeds, stream: Stream) -> DeviceTimes:
+        """One call whose computation is timed on ``stream``, which the session runs on.
+
+        Copies wait until they are done, so the host's clock tells what they took.
+        """
+        with self._lock:
+            start_ns = time.perf_counter_ns()
+            for name, array in feeds.items():
+                self._feed(name, array)
+            fed_ns = time.perf_counter_ns()
+            self._binding.clear_binding_outputs()
+            for spec in self.outputs:
+                self._tensors.bind_output(self._binding, spec.name)
+            begin = stream.mark()
+            self._session.run_with_iobinding(self._binding)
+            end = stream.mark()
+            compute_ns = stream.elapsed_ns(begin, end)
+            copying_ns = time.perf_counter_ns()
+            _results(self._binding, [spec.name for spec in self.outputs])
+            stop_ns = time.perf_counter_ns()
+            return DeviceTimes(compute_ns, fed_ns - start_ns + stop_ns - copying_ns)
 
     def _feed(self, name: str, array: Array) -> None:
         value = self._values.get(name)
@@ -138,7 +166,10 @@ class GraphEngine:
         limit: how many graphs it may hold; each keeps its own tensors on the device.
     """
 
+    parallel = 1
+
     def __init__(self, engine: OnnxRuntimeEngine, device: str, index: int, limit: int) -> None:
+        self.device: Device | None = None
         self._plain = BoundEngine(engine, device, index)
         self._session = engine.session
         self._tensors = Tensors(self._session, device, index)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, final
 
 import numpy as np
 
-from toolkit.errors import UsageError
 from toolkit.providers.base import Execution
+from toolkit.providers.fair import FairPool
 from toolkit.providers.openvino_ import DTYPES, DYNAMIC_QUANTIZATION, import_openvino, port_spec, version
 from toolkit.tensors import Array, Feeds, numpy_dtype
 
@@ -36,9 +35,8 @@ class OpenvinoEngine:
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-            self._requests.put(_Request(compiled.create_infer_request()))
+        self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = FairPool([_Request(compiled.create_infer_request()) for _ in range(self.parallel)])
         # What infer() returns is not looked at; a view of it costs least, but of strings there are only copies.
         self._share_outputs = all(str(port.get_element_type().get_type_name()) != "string" for port in compiled.outputs)
         self.inputs = tuple(port_spec(port, index) for index, port in enumerate(compiled.inputs))
@@ -61,10 +59,8 @@ class OpenvinoEngine:
         return self._run(feeds, outputs)
 
     def _run(self, feeds: Feeds, into: dict[str, Array]) -> dict[str, Array]:
-        request = self._requests.get()
+        request = self._requests.take()
         try:
-            if request is None:
-                raise UsageError("the session was closed while this call waited")
             for index, spec in enumerate(self.inputs):
                 request.feed(index, feeds[spec.name], spec.dtype)
             request.infer(self._share_outputs)
@@ -73,7 +69,7 @@ class OpenvinoEngine:
                 for index, spec in enumerate(self.outputs)
             }
         finally:
-            self._requests.put(request)
+            self._requests.give(request)
 
     def prove(self, feeds: Feeds) -> Execution:
         """The runtime model's nodes with the precision each was compiled for."""
@@ -101,16 +97,14 @@ class OpenvinoEngine:
 
     def profiling_info(self) -> list[Any]:
         """What the performance counters of a model compiled with them say, averaged over its runs so far."""
-        request = self._requests.get()
+        request = self._requests.take()
         try:
             return list(request.profiling_info())
         finally:
-            self._requests.put(request)
+            self._requests.give(request)
 
     def close(self) -> None:
-        while not self._requests.empty():
-            self._requests.get()
-        self._requests.put(None)  # for callers that wait
+        self._requests.close()
         self._compiled = None
 
 

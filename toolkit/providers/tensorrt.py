@@ -22,7 +22,9 @@ from toolkit.files import cache_folder, write_atomic
 from toolkit.providers import cuda
 from toolkit.providers.base import Availability, Engine, Execution, Placement, Prepared, Provider, Unavailable
 from toolkit.providers.cuda_available import NAME as CUDA
+from toolkit.providers.device import Device
 from toolkit.providers.fingerprint import cache_key
+from toolkit.providers.nvidia_devices import NvidiaDevice
 from toolkit.providers.onnxruntime_ import (
     SESSION_ATTRIBUTES,
     SESSION_KEYS,
@@ -127,9 +129,15 @@ def chain(target: Target, chosen: Mapping[str, str]) -> Chain:
 class TensorrtEngine:
     """An engine that refuses sizes it was not built for, and says whose precision it runs."""
 
+    parallel = 1
+
     def __init__(self, engine: BoundEngine | GraphEngine, ranges: Mapping[str, SizeRange], model: str) -> None:
         self._engine, self._ranges, self._model = engine, ranges, model
         self.inputs, self.outputs = engine.inputs, engine.outputs
+
+    @property
+    def device(self) -> Device | None:
+        return self._engine.device
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         if self._ranges:
@@ -172,6 +180,7 @@ def opened(
     # TensorRT's own graph is one per session: a second set of shapes has none.
     with_graphs = bool(target.engine_options.get(_GRAPHS))
     bound = GraphEngine(engine, "cuda", index, 1) if with_graphs else BoundEngine(engine, "cuda", index)
+    bound.device = NvidiaDevice(index, None)
     return TensorrtEngine(bound, ranges_of(target, bound.inputs) if ranges is None else ranges, str(model))
 
 

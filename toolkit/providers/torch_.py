@@ -6,6 +6,7 @@ saved ExportedProgram, which is code and therefore wants the option ``trust``.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from toolkit.providers.base import (
     Unavailable,
     first_line,
 )
+from toolkit.providers.device import Device, DeviceTimes
+from toolkit.providers.nvidia_devices import NvidiaDevice, split_by_events
 from toolkit.targets import Target
 from toolkit.tensors import FLOATS, Array, Dim, Feeds, TensorSpec, numpy_dtype
 
@@ -94,6 +97,7 @@ class TorchEngine:
         options = target.engine_options
         self.inputs, self.outputs, self._target = tuple(inputs), tuple(outputs), target
         self._device = torch.device(target.device or "cpu")
+        self.device = self._found_device()
         self._cast = options.get("dtype")
         if self._cast not in (None, *_COMPUTE_DTYPES):
             raise InvalidTarget(
@@ -116,11 +120,37 @@ class TorchEngine:
         # A process has one number of threads; set where it is used, since another session may want another one.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        tensors = [self._fed(feeds[spec.name]) for spec in self.inputs]
+        return self._named(self._leaves([self._fed(feeds[spec.name]) for spec in self.inputs]))
+
+    def _leaves(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
+        torch = import_torch()
         with torch.inference_mode():
-            leaves = torch.utils._pytree.tree_leaves(self._call(*tensors))
-        results = [to_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            return list(torch.utils._pytree.tree_leaves(self._call(*tensors)))
+
+    def _named(self, leaves: Sequence[Any]) -> dict[str, Array]:
+        results = [to_array(leaf) for leaf in leaves if isinstance(leaf, import_torch().Tensor)]
         return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}
+
+    def _found_device(self) -> Device | None:
+        """What the GPU tells of this module; None on the CPU. The allocator's own peak starts anew here."""
+        if self._device.type == "cpu":
+            return None
+        cuda = import_torch().cuda
+        cuda.reset_peak_memory_stats(self._device)
+        allocated = functools.partial(cuda.max_memory_allocated, self._device)
+        return NvidiaDevice(self._device.index or 0, lambda: self._timed, allocated)
+
+    def _timed(self, feeds: Feeds) -> DeviceTimes:
+        """One call between events on the current stream."""
+        events = [import_torch().cuda.Event(enable_timing=True) for _ in range(4)]
+        events[0].record()
+        tensors = [self._fed(feeds[spec.name]) for spec in self.inputs]
+        events[1].record()
+        leaves = self._leaves(tensors)
+        events[2].record()
+        self._named(leaves)
+        events[3].record()
+        return split_by_events(events)
 
     def _fed(self, array: Array) -> torch.Tensor:
         tensor = to_tensor(array).to(self._device)

@@ -59,8 +59,12 @@ def energy(case: CaseRecord) -> str:
     return "" if found is None or found.joules is None else _joules(found.joules)
 
 
+_JOULES = (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
+
+
 def _joules(value: float) -> str:
-    return f"{digits(value)} J" if value >= 1 else f"{digits(value * 1e3)} mJ"
+    unit, factor = next((pair for pair in _JOULES if value >= pair[1]), _JOULES[-1])
+    return f"{digits(value / factor)} {unit}"
 
 
 def _watts(case: CaseRecord) -> str:
@@ -72,7 +76,11 @@ def _watts(case: CaseRecord) -> str:
 
 
 def price(case: CaseRecord) -> str:
-    return "" if case.price is None else f"{digits(case.price.per_million)} {case.price.currency}"
+    """Of a million samples; small models cost so little that two digits need many places."""
+    if case.price is None:
+        return ""
+    amount = case.price.per_million
+    return f"{digits(amount) if amount >= 0.0995 or not amount else f'{amount:.2g}'} {case.price.currency}"
 
 
 def accuracy(case: CaseRecord) -> str:

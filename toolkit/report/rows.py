@@ -44,7 +44,12 @@ def sections(report: ProfileReport) -> list[Section]:
 
 
 def _title(case: CaseRecord) -> str:
-    sizes = [f"batch {case.batch}", *(f"{name} {size}" for name, size in case.dims.items())]
+    sizes = [f"{name} {size}" for name, size in case.dims.items()]
+    if case.scenario == "offline":  # each target at its own best batch
+        sizes.insert(0, "offline")
+    else:
+        sizes.insert(0, f"batch {case.batch}")
+        sizes += [f"{case.streams} streams"] if case.scenario == "multi-stream" else []
     return "  ".join(part for part in (case.model, case.precision, ", ".join(sizes)) if part)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from toolkit.profiler.records import CaseRecord, ProfileReport
+from toolkit.report.batches import batch_lines
 from toolkit.report.columns import WIDTH, bar, columns, note, shortened
 from toolkit.report.costs import COSTS, QUALITY, TAILS, Column, cells, present, sources
 from toolkit.report.names import words
 from toolkit.report.numbers import duration
 from toolkit.report.operators import operator_tables
+from toolkit.report.plot import sweep_lines
 from toolkit.report.rows import STATUS_TITLES, UNJUDGED, Section, absent, baseline_names, remarks, sections
 from toolkit.report.sparklines import sparklines
 
@@ -55,8 +57,12 @@ def _bars(report: ProfileReport) -> Iterator[str]:
     for name in baseline_names(report):
         members = {name, *(item.candidate for item in report.comparisons if item.baseline == name)}
         medians = {
-            case.id: case.latency_ns.p50 or 0 for case in report.measured if case.id in members and case.latency_ns
+            case.id: case.latency_ns.p50 or 0
+            for case in report.measured
+            if case.id in members and case.latency_ns and case.scenario != "offline"
         }
+        if not medians:  # offline: of batches of different sizes, throughput is compared
+            continue
         longest = max(medians.values())
         yield from columns([(f"  {who}", bar(ns / longest, _BAR), duration(ns)) for who, ns in medians.items()])
         yield ""
@@ -121,4 +127,4 @@ def _where(report: ProfileReport) -> Iterator[str]:
         yield "Interrupted: this is what had been measured so far."
 
 
-_PARTS = (_numbers, _bars, sparklines, _beyond, operator_tables, _remarks, _absent, _where)
+_PARTS = (_numbers, _bars, sparklines, _beyond, batch_lines, sweep_lines, operator_tables, _remarks, _absent, _where)

@@ -1,6 +1,7 @@
 """``PACKAGE.MODULE:FACTORY`` and ``FILE.py:FACTORY``: a person's own code.
 
-The factory is a module, a class without arguments, or a function that returns a module or ``(module, inputs)``. What
+The factory is a module, a class without arguments, or a function that returns a module or ``(module, inputs)``; it gets
+what the text says behind a question mark, as ``FILE.py:FACTORY?width=64``. What
 the file says beside it is used too: ``INPUTS`` (texts, TensorSpecs, or a dict of example tensors), ``OUTPUTS``
 (names), ``TASK``, ``LABELS``, ``LICENSE``, ``STATE`` and ``PREPROCESSING``; a dict under one of these whose keys are
 names of factories holds one value per factory.
@@ -39,7 +40,7 @@ def open_factory(text: str, request: Any) -> Source:
     """
     origin, _, attribute = text.rpartition(":")
     code = _from_file(origin) if origin.endswith(".py") else _from_package(origin)
-    made = _call(_attribute(code, attribute, text), text)
+    made = _call(_attribute(code, attribute, text), text, request.arguments)
     module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
         raise UsageError(
@@ -131,13 +132,15 @@ def _attribute(code: ModuleType, attribute: str, text: str) -> Any:
     return found
 
 
-def _call(factory: Any, text: str) -> Any:
+def _call(factory: Any, text: str, arguments: Mapping[str, Any]) -> Any:
     if isinstance(factory, nn.Module):
+        if arguments:
+            raise UsageError("a module takes no arguments", where=text, got=", ".join(arguments), expected="a function")
         return factory
     if not callable(factory):
         raise UsageError("this is no factory", where=text, got=type(factory).__name__, expected=_EXPECTED)
     with _told(text), seeded():
-        return factory()
+        return factory(**arguments)
 
 
 def _said(code: ModuleType, name: str, factory: str) -> Any:

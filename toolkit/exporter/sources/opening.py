@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ class Request(NamedTuple):
 
     task: str
     trust: bool
+    arguments: Mapping[str, Any]
 
 
 class Kind(NamedTuple):
@@ -60,17 +63,39 @@ def open_source(
         UsageError: it is none of the kinds, or cannot be opened; one line says why.
         MissingDependency: a package that this kind of source needs is not installed.
     """
+    whole, (text, arguments) = text, split_arguments(text)
     kind = next((kind for kind in _KINDS if kind.matches(text)), None)
     if kind is None:
         step = f"{text}:FACTORY names a function or class in it" if text.endswith(".py") else None
         raise UsageError("cannot tell what kind of source this is", where=text, expected=KINDS, next_step=step)
-    source = kind.open(text, Request(task or "", trust))
+    source = kind.open(text, Request(task or "", trust, arguments))
+    if arguments:
+        source = dataclasses.replace(source, name=f"{source.name}?{whole.partition('?')[2]}")
     notes = source.notes
     if weights is not None:
         notes += load_weights(source.module, weights, weights_key)
     elif weights_key is not None:
         raise UsageError("there is nothing to look it up in", where="--weights-key", next_step="give --weights too")
     return dataclasses.replace(source, notes=notes, task=task or source.task)
+
+
+def split_arguments(text: str) -> tuple[str, dict[str, Any]]:
+    """``zoo:cnn?width=64`` as its text and the arguments for its factory; numbers and truth values are read as such.
+
+    Only sources that have a factory take arguments; a question mark elsewhere belongs to the name.
+    """
+    name, _, listed = text.partition("?")
+    if ":" not in name or not re.fullmatch(r"\w+=[^&=]*(&\w+=[^&=]*)*", listed):
+        return text, {}
+    pairs = (item.split("=") for item in listed.split("&"))
+    return name, {key: _value(value) for key, value in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def open_module(text: str, **options: Any) -> tuple[Adapter, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

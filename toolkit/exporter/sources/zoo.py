@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.errors import UsageError
 from toolkit.exporter.sources.source import Source
 from toolkit.exporter.zoo import zoo_module
 
@@ -18,8 +19,16 @@ def zoo_entry(name: str) -> Any:
 
 
 def open_zoo(text: str, request: Any) -> Source:
-    """Build the entry with its seeded random weights."""
+    """Build the entry with its seeded random weights.
+
+    Raises:
+        UsageError: there is no such entry, or it takes no such argument.
+    """
     entry = zoo_entry(text.removeprefix("zoo:"))
+    for name, value in request.arguments.items():
+        if name != "width" or not isinstance(value, int):
+            raise UsageError("the zoo takes no such argument", where=text, got=f"{name}={value}", expected="width=SIZE")
+        entry = zoo_module("widths").with_width(entry, value)
     notes = () if entry.recipe else (f"zoo:{entry.name} has random weights unless --weights gives others",)
     return Source(
         name=f"zoo:{entry.name}",
