@@ -73,7 +73,7 @@ sys.meta_path.insert(0, Block())
 # What works on graphs or modules, and so may ask for an extra as soon as it is imported.
 NEED_EXTRAS = (
     "graph", "exporter", "optimizer", "quantizer", "verifier", "evaluator", "profiler", "model_zoo", "cli.profile",
-    "cli.accuracy", "cli.check", "cli.demo", "cli.scoring",
+    "cli.accuracy", "cli.check", "cli.demo", "cli.scenarios", "cli.scoring",
 )  # fmt: skip
 
 
