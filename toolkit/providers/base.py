@@ -102,6 +102,7 @@ class Engine(Protocol):
 
 Passed = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _UNKNOWN = (None, None)
+_NOTHING: Passed = {"": (np.dtype(np.void), ())}  # what no feeds are like, not even none
 
 Rescue = Callable[[Engine, Feeds, EngineError], "dict[str, Array]"]
 """What to do when an engine failed in the middle of a run: answer in its place, or raise."""
@@ -144,7 +145,7 @@ class Session:
         self.rescue: Rescue | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._execution: Execution | None = None
-        self._passed: Passed = {}
+        self._passed = _NOTHING
         self.provider = provider
         self.target = target
         self.model = model
@@ -340,7 +341,7 @@ class Session:
         The old engine is left to whoever holds it: closing it while it runs, or when its device is gone, could hang.
         """
         self._engine, self.provider, self.target = other.engine, other.provider, other.target
-        self._execution, self._passed = None, {}
+        self._execution, self._passed = None, _NOTHING
         other._engine = None
 
     def close(self) -> None:
