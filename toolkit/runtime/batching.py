@@ -78,11 +78,8 @@ class BatchingEngine:
         self._free = list(engines)
         self._waiting: deque[Call] = deque()
         self._direct = 0
-        self._crowd, self._crowd_end, self._crowd_until = (
-            0,
-            0.0,
-            0.0,
-        )  # of the last batch: calls, end, until when to wait
+        # Of the last batch: its calls, its end, and until when they may come back.
+        self._crowd, self._crowd_end, self._crowd_until = 0, 0.0, 0.0
         self._missing = 0  # calls that a leader waits for
         self._closing = False
         self._lock = threading.Lock()
