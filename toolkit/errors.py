@@ -12,6 +12,8 @@
     ├── ProviderUnavailable exit 1   an engine or device that is not on this machine
     ├── NotApplicable       exit 1   this model cannot run on that target, and the target is not at fault
     ├── EngineError         exit 1   the engine failed while opening or running
+    ├── Overloaded          exit 1   more calls are waiting for the engine than its queue takes
+    ├── TimedOut            exit 1   a call was not answered in time; also a TimeoutError
     └── CheckFailed         exit 3   something ran and the answer is no
         ├── ParityError              two models that should agree do not
         ├── AccuracyError            a metric outside its budget
@@ -138,6 +140,14 @@ class NotApplicable(ToolkitError):
 
 
 class EngineError(ToolkitError):
+    pass
+
+
+class Overloaded(ToolkitError):
+    pass
+
+
+class TimedOut(ToolkitError, TimeoutError):
     pass
 
 

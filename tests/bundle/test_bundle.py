@@ -138,7 +138,8 @@ def test_a_manifest_that_does_not_hold_is_one_line(content: bytes) -> None:
 
 def test_a_newer_schema_says_what_to_do(bundle_path: Path) -> None:
     content = (bundle_path / MANIFEST).read_bytes()
-    newer = content.replace(b'"schema_version": 1', f'"schema_version": {SCHEMA_VERSION + 1}'.encode())
+    own, next_one = (f'"schema_version": {version}'.encode() for version in (SCHEMA_VERSION, SCHEMA_VERSION + 1))
+    newer = content.replace(own, next_one)
     with pytest.raises(InvalidBundle, match="newer toolkit.*upgrade"):
         decode(newer, "m.bundle")
 

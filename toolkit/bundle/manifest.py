@@ -3,6 +3,7 @@
 Schema history (readers accept every version up to theirs; writers write the newest):
 
     1   first version
+    2   variants record whether their rows are independent
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from toolkit.preprocess import Preprocessing
 from toolkit.targets import Precision, Target
 from toolkit.tensors import TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A manifest names files and numbers; one beyond this size is not one of ours.
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -37,6 +38,26 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: str = ""
 
 
+class RowsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a variant's rows are independent, f([a; b]) = [f(a); f(b)], as tried with one engine.
+
+    Attributes:
+        sha256: of the variant's files and of how the target uses the engine; the record says nothing about others.
+        reason: why they are not, or are not known to be.
+        inputs, outputs: axis that counts rows, by name.
+        worst_ulp: largest difference between a row in a batch and alone, in ulp of the row's largest answer.
+    """
+
+    provider: str
+    version: str
+    sha256: str
+    independent: bool
+    reason: str = ""
+    inputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+    worst_ulp: float = 0.0
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model file with the weights beside it, the targets it was made for, and the evidence for it.
 
@@ -51,6 +72,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parity: dict[str, Any] = {}
     accuracy: dict[str, Any] = {}
     measurements: tuple[Measurement, ...] = ()
+    rows_independent: tuple[RowsRecord, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

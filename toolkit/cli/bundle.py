@@ -10,7 +10,7 @@ from toolkit.bundle.archive import pack as pack_folder
 from toolkit.bundle.compose import bundle_of, variant_of
 from toolkit.bundle.manifest import Manifest
 from toolkit.bundle.reader import Bundle, check_variant, open_bundle
-from toolkit.bundle.writer import add_variant, create_bundle
+from toolkit.bundle.writer import VariantSource, add_variant, create_bundle
 from toolkit.cli.options import emit, format_option
 from toolkit.errors import UsageError
 from toolkit.files import sha256, writable_output
@@ -46,7 +46,7 @@ def create(
     known = facts(model)
     source = variant_of(model, known.precision, _targets(targets), name)
     manifest = bundle_of(model, known.inputs, known.outputs, known.metadata, licence)
-    _report(create_bundle(output, manifest, [source]), output_format)
+    _report(_tried(create_bundle(output, manifest, [source]), source), output_format)
 
 
 @bundle.command()
@@ -63,7 +63,14 @@ def add(path: Path, model: Path, targets: tuple[str, ...], name: str | None, out
     opened = open_bundle(path)
     _check_same(opened.manifest, known.inputs, known.outputs, model)
     source = variant_of(model, known.precision, _targets(targets), name)
-    _report(add_variant(path, source), output_format)
+    _report(_tried(add_variant(path, source), source), output_format)
+
+
+def _tried(made: Bundle, source: VariantSource) -> Bundle:
+    """The bundle with the record whether rows of the new variant are independent, so that calls may share batches."""
+    from toolkit.runtime.records import record_rows
+
+    return record_rows(made, source.variant.name)
 
 
 @bundle.command()

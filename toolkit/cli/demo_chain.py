@@ -29,6 +29,7 @@ from toolkit.profiler.schedule import OnProgress
 from toolkit.providers import registry
 from toolkit.providers.base import Unavailable
 from toolkit.quantizer.api import quantize
+from toolkit.runtime.records import record_rows
 from toolkit.targets import Target, shipped_targets
 
 MODELS = {
@@ -239,7 +240,9 @@ def make_bundle(short: str, folder: Path, files: Sequence[File], rows: Sequence[
             sources.append(_evidence(file, targets or list(file.targets), rows, report))
     manifest = bundle_of(first.path, known.inputs, known.outputs, known.metadata, "Apache-2.0")
     path = folder / f"{short}.bundle"
-    create_bundle(path, manifest, sources)
+    made = create_bundle(path, manifest, sources)
+    for source in sources:
+        made = record_rows(made, source.variant.name)
     return path
 
 

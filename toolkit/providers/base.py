@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import functools
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, final
 import msgspec
 import numpy as np
 
+import toolkit.machine as machine
 from toolkit.errors import EngineError, InvalidInput, InvalidTarget, ProviderUnavailable, UsageError, from_vendor
 from toolkit.files import cache_folder, existing_file
 from toolkit.providers.device import Device
@@ -83,8 +83,9 @@ class Placement(msgspec.Struct, frozen=True):
 class Engine(Protocol):
     """One model opened on one device. ``run`` gets feeds that have been checked already.
 
-    An engine may also have ``run_into(feeds, outputs)``, which writes into arrays of the right shapes, and
-    ``run_values(feeds)``, which takes tensors of its device through DLPack and answers tensors that stay there.
+    An engine may also have ``run_into(feeds, outputs)``, which writes into arrays of the right shapes,
+    ``run_values(feeds)``, which takes tensors of its device through DLPack and answers tensors that stay there, and
+    ``submit(feeds)``, which answers a Future.
 
     An engine that runs on a device of its own may have a :class:`Device` as ``device``; one that limits how many calls
     run at the same time says so in ``parallel``.
@@ -144,6 +145,7 @@ class Session:
         self._last: threading.local | None = None
         self.rescue: Rescue | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
         self._execution: Execution | None = None
         self._passed = _NOTHING
         self.provider = provider
@@ -287,11 +289,31 @@ class Session:
         return Stream(self, self.state if state is None else state, first)
 
     async def run_async(self, feeds: Feeds) -> dict[str, Array]:
-        """Like calling the session, without blocking the event loop."""
-        self._opened()
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="toolkit-session")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(self.run, feeds))
+        """Like calling the session, without blocking the event loop.
+
+        As many calls run at a time as there are cores, or together where batches are shared; the rest wait. A call that
+        is cancelled before its turn does not run.
+        """
+        engine = self._opened()
+        submit = getattr(engine, "submit", None)
+        arrays = host_arrays(feeds)
+        if submit is None or any(map(on_device, arrays.values())):
+            return await self._elsewhere(self.run, arrays)
+        check_feeds(self.inputs, arrays, self.model)
+        try:
+            answer: dict[str, Array] = await asyncio.wrap_future(submit(arrays))
+        except Exception as exc:
+            error = from_vendor(exc, self.model, doing=f"running on {self.provider}")
+            if self.rescue is not None and isinstance(error, EngineError):
+                return await self._elsewhere(self.rescue, engine, arrays, error)
+            raise error from exc
+        return answer
+
+    async def _elsewhere(self, call: Callable[..., dict[str, Array]], *args: Any) -> dict[str, Array]:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(machine.usable_cores(), thread_name_prefix="toolkit-session")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
 
     @property
     def execution(self) -> Execution:
@@ -334,6 +356,14 @@ class Session:
             UsageError: the session is closed.
         """
         return self._opened()
+
+    def replace_engine(self, engine: Engine) -> None:
+        """Run on ``engine``, which wraps the present one or takes its place; closing the session closes it.
+
+        An engine that has ``submit(feeds)``, which answers a Future, serves :meth:`run_async` with it.
+        """
+        self._opened()
+        self._engine, self._execution = engine, None
 
     def move_to(self, other: Session) -> None:
         """Take over the engine of ``other``, which is of no use afterwards; calls that run end on the old one.
@@ -418,6 +448,14 @@ class Provider(ABC):
     @abstractmethod
     def known_options(self) -> tuple[str, ...]:
         """Names that ``target.engine_options`` may hold; engines themselves accept misspelt ones in silence."""
+
+    def instances(self, target: Target, count: int) -> tuple[Target, int] | None:
+        """How ``count`` calls run side by side on the cores that one call would take; None where that makes no sense.
+
+        Returns:
+            The target for it, and how many engines to open of it, which share the ``count`` calls.
+        """
+        return None
 
     def place(self, model: Path, target: Target) -> Placement:
         """Which nodes of ``model`` this provider would take."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
+import msgspec
+
+import toolkit.machine as machine
 from toolkit.errors import MissingDependency, ProviderUnavailable
 from toolkit.providers.base import Availability, Available, Placement, Prepared, Provider, Unavailable, first_line
 from toolkit.providers.onnxruntime_ import SESSION_ATTRIBUTES, SESSION_KEYS, SESSION_VALUES, Chain, import_onnxruntime
@@ -50,6 +53,11 @@ class CpuProvider(Provider):
 
     def instruments(self, model: Path, target: Target, folder: Path) -> OnnxRuntimeInstruments:
         return OnnxRuntimeInstruments(model, target, folder, CHAIN)
+
+    def instances(self, target: Target, count: int) -> tuple[Target, int]:
+        """Sessions with a share of the threads; one of one thread runs in its callers' threads, so it is enough."""
+        threads = max(1, (target.threads or machine.usable_cores()) // count)
+        return msgspec.structs.replace(target, threads=threads), 1 if threads == 1 else count
 
     def place(self, model: Path, target: Target) -> Placement:
         return place(model, target, CHAIN)

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import final
 
+import msgspec
+
 import toolkit.machine as machine
 from toolkit.errors import MissingDependency
 from toolkit.providers.base import Availability, Available, Placement, Prepared, Provider, Unavailable, first_line
@@ -67,6 +69,10 @@ class OpenvinoProvider(Provider):
 
     def instruments(self, model: Path, target: Target, folder: Path) -> OpenvinoInstruments:
         return OpenvinoInstruments(model, target)
+
+    def instances(self, target: Target, count: int) -> tuple[Target, int]:
+        """One compiled model with a stream for each call; OpenVINO shares the threads among its streams."""
+        return msgspec.structs.replace(target, streams=count), 1
 
     def place(self, model: Path, target: Target) -> Placement:
         """OpenVINO's own answer: what its plugin supports, and the operators its reader cannot translate."""

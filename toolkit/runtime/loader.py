@@ -11,9 +11,11 @@ from toolkit.bundle.reader import Bundle, Verify, check_variant, is_bundle, open
 from toolkit.errors import NotApplicable, ProviderUnavailable, ToolkitError
 from toolkit.files import existing_file
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.base import Engine, Session
 from toolkit.runtime.failover import Failover, FallbackWarning
+from toolkit.runtime.records import known_rows
 from toolkit.runtime.selection import Choice, candidates
+from toolkit.runtime.sharing import BatchingWish, InstancesWish, check_wishes, share
 from toolkit.targets import Target
 
 
@@ -25,6 +27,8 @@ def load(
     verify: Verify = "once",
     prepared: bool = False,
     reuse_outputs: bool = False,
+    batching: BatchingWish = "off",
+    instances: InstancesWish = 1,
 ) -> Session:
     """Open a bundle or a bare ``.onnx`` file.
 
@@ -40,15 +44,21 @@ def load(
         prepared: open the engine's ahead-of-time form (ONNX Runtime's optimized graph, OpenVINO's blob) from the user's
             cache, making it the first time. Opening is quicker from then on; answers are the same.
         reuse_outputs: write outputs over those of the calling thread's last call where shapes stay the same.
+        batching: "auto" lets concurrent calls share batches where the model's rows are proven independent and where
+            that pays, both measured now, which takes about a second; ``session.execution.notes`` say what was found. A
+            :class:`toolkit.runtime.batching.Batching` asks for it with sizes and times of its own.
+        instances: calls that run side by side, sharing the cores that this process may use. More than one is for
+            throughput: a call that is alone takes longer. "auto" measures whether that pays, with one for each core.
 
     Returns:
         A session, to be used as a context manager or closed with ``close()``.
 
     Raises:
         ProviderUnavailable: the provider is not on this machine, with the reason and the remedy.
-        NotApplicable: it is, but cannot run this model.
+        NotApplicable: it is, but cannot run this model, or not with the batching or instances asked for.
         InvalidBundle, InvalidModel, FileProblem: the files do not hold.
     """
+    check_wishes(batching, instances)
     bundle = open_bundle(path) if is_bundle(path) else None
     if bundle is None:
         existing_file(path, "model file")
@@ -57,6 +67,7 @@ def load(
     for index, choice in enumerate(choices):
         try:
             session = _open(choice, path, bundle, verify, prepared)
+            _share(session, choice, path, bundle, prepared, batching, instances)
         except (ProviderUnavailable, NotApplicable) as exc:
             if index == len(choices) - 1:
                 raise
@@ -95,6 +106,30 @@ def _open(
     session = engine.open(bundle.model_file(choice.variant), choice.target, prepared=prepared)
     _describe(session, bundle)
     return session
+
+
+def _share(
+    session: Session, choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, prepared: bool,
+    batching: BatchingWish, instances: InstancesWish,
+) -> None:  # fmt: skip
+    """Batches and instances as asked; what cannot be had takes the session with it."""
+    provider = registry.provider(choice.target.provider)
+
+    def side_by_side(count: int) -> tuple[Target, Sequence[Engine]] | None:
+        found = provider.instances(choice.target, count)
+        if found is None:
+            return None
+        target, opened = found
+        model = str(path) if bundle is None or choice.variant is None else bundle.model_file(choice.variant)
+        engines = [provider.open(model, target, prepared=prepared).engine for _ in range(opened)]
+        return target, [engines[index % opened] for index in range(count)]
+
+    try:
+        known = None if choice.variant is None else known_rows(choice.variant, session)
+        share(session, batching, instances, side_by_side, known)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _describe(session: Session, bundle: Bundle) -> None:
