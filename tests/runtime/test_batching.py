@@ -283,6 +283,19 @@ def test_two_engines_run_side_by_side() -> None:
         answered([first, second], [1, 2])
 
 
+def test_two_engines_share_what_waits() -> None:
+    with bench(count=2) as own:
+        own.inner.open_gate.clear()
+        futures = [own.call(row(value)) for value in (1, 2)]
+        for _ in range(2):
+            assert own.inner.entered.acquire(timeout=WAIT_S)
+        futures += [own.call(row(value)) for value in (3, 4, 5, 6)]
+        eventually(lambda: own.waiting() == 4)
+        own.go()
+        answered(futures, [1, 2, 3, 4, 5, 6])
+        assert max(own.inner.batches) == 2
+
+
 def test_where_there_is_room_for_one_row_calls_go_straight_to_the_engine() -> None:
     with bench(room=lambda elements: 12 // elements) as own:
         futures = own.queued(row(1), row(2))

@@ -208,7 +208,7 @@ def test_auto_shares_batches_where_that_pays(tmp_path: Path) -> None:
     with shared_null(tmp_path) as session:
         sharing.share(session, "auto", 1, lambda count: None)
         assert isinstance(session.engine, BatchingEngine)
-        assert any("batching, 32 rows of the size measured" in note for note in session.execution.notes)
+        assert any("batching, up to 32 rows of the size measured" in note for note in session.execution.notes)
         assert session({"x": np.zeros((3, 2), np.float32)})["y"].shape == (3, 2)
 
 
@@ -223,15 +223,16 @@ def test_auto_stays_off_when_the_race_is_not_won(tmp_path: Path) -> None:
 def test_room_shrinks_with_the_size_of_a_row(tmp_path: Path) -> None:
     with toolkit.load(slow_null(tmp_path), "null", batching=Batching()) as session:
         assert isinstance(session.engine, BatchingEngine)
-        room = sharing._room(session.engine._layout, {"x": np.zeros((1, 2), np.float32)}, best=32)
-        assert [room(elements) for elements in (2, 4, 16, 17, 64, 10_000)] == [32, 16, 4, 1, 1, 1]
+        curve = Curve({1: 0.010, 2: 0.011, 4: 0.015, 8: 0.024, 16: 0.048, 32: 0.096})
+        room = sharing._room(session.engine._layout, {"x": np.zeros((1, 2), np.float32)}, curve)
+        assert [room(elements) for elements in (1, 2, 4, 8, 9, 10_000)] == [64, 32, 16, 8, 1, 1]
 
 
-def test_the_curve_takes_the_smallest_batch_that_is_nearly_the_best() -> None:
-    curve = Curve({1: 0.010, 2: 0.011, 4: 0.014, 8: 0.024, 16: 0.047})
-    assert curve.best == 8
+def test_the_curve_knows_what_is_enough_and_what_is_too_much() -> None:
+    curve = Curve({1: 0.010, 2: 0.011, 4: 0.014, 8: 0.024, 16: 0.047, 32: 0.120})
+    assert (curve.enough, curve.most) == (8, 16)
     assert curve.gain == pytest.approx(0.010 / 0.003)
-    assert Curve({1: 0.010, 2: 0.020, 4: 0.040}).best == 1
+    assert Curve({1: 0.010, 2: 0.022, 4: 0.046}).most == 1
 
 
 def test_the_curve_stops_early_on_short_and_on_slow_models(monkeypatch: pytest.MonkeyPatch) -> None:

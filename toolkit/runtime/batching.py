@@ -293,7 +293,7 @@ class BatchingEngine:
         return (self._crowd_until, self._crowd + earlier) if self._is_crowded() else (0.0, 0)
 
     def _is_crowded(self) -> bool:
-        return self._crowd > 1 and time.perf_counter() < self._crowd_until
+        return len(self._engines) == 1 and self._crowd > 1 and time.perf_counter() < self._crowd_until
 
     def _done(self, batch: Sequence[Call]) -> bool:
         """Whether nothing more can come: the batch is full, another leader waits, or the session is being closed."""
@@ -302,10 +302,11 @@ class BatchingEngine:
 
     def _take(self, batch: list[Call]) -> None:
         key, left = batch[0].key, min(batch[0].room, self._most) - sum(call.rows for call in batch)
+        share = -(-(len(batch) + len(self._waiting)) // len(self._engines))  # the other engines are to be busy too
         kept: deque[Call] = deque()
         while self._waiting:
             call = self._waiting.popleft()
-            if call.rows > left or call.key != key:
+            if call.rows > left or call.key != key or len(batch) >= share:
                 kept.append(call)
             elif call.begins():
                 call.state = "taken"

@@ -19,8 +19,8 @@ SHORTEST_S = 50e-6
 # A batch must make a row this much quicker, and the whole thing this much more throughput, to be used: less would be
 # within the noise of a measurement as short as this.
 LEAST_GAIN = 1.15
-# A larger batch is used only where it makes a row this much quicker, the hand-over of the engine from one thread to the
-# next counted, once for each batch.
+# Batches whose rows are slower than the quickest by less than this are as good as it, the hand-over of the engine from
+# one thread to the next counted, once for each batch.
 _STEP = 1.05
 _HAND_OVER_S = 100e-6
 _CURVE_BUDGET_S = 0.5
@@ -39,15 +39,23 @@ class Curve(msgspec.Struct, frozen=True):
         return self.seconds[rows] / rows
 
     @property
-    def best(self) -> int:
-        """The smallest batch whose rows are nearly as quick as in any."""
+    def enough(self) -> int:
+        """The smallest batch whose rows are nearly as quick as in any: beyond it there is little to gain."""
+        return min(self._good())
+
+    @property
+    def most(self) -> int:
+        """The largest such batch: beyond it rows get slower, or nothing was measured."""
+        return max(self._good())
+
+    def _good(self) -> list[int]:
         costs = {rows: self.row_s(rows) + _HAND_OVER_S / rows for rows in self.seconds}
-        return min(rows for rows in costs if costs[rows] <= _STEP * min(costs.values()))
+        return [rows for rows, cost in costs.items() if cost <= _STEP * min(costs.values())]
 
     @property
     def gain(self) -> float:
-        """How many times as quick a row is in the best batch."""
-        return self.row_s(1) / self.row_s(self.best)
+        """How many times as quick a row is in a batch."""
+        return self.row_s(1) / self.row_s(self.enough)
 
 
 def batch_curve(run: Run, row: Feeds, axes: Mapping[str, int], most: int, budget_s: float = _CURVE_BUDGET_S) -> Curve:

@@ -19,8 +19,6 @@ BatchingWish = Literal["off", "auto"] | Batching
 InstancesWish = Literal["auto"] | int
 # Of sequences while batches are measured.
 _LENGTH = 4
-# Batches that have room for fewer rows gain too little to wait for.
-_LEAST_ROOM = 4
 # Opens the model again for calls side by side: the target, and one engine for each call; None where that is senseless.
 Opener = Callable[[int], tuple[Target, Sequence[Engine]] | None]
 
@@ -148,7 +146,7 @@ def _race(
 ) -> None:
     plain, own = session.engine, _engines(session.engine)
     ways: dict[str, Engine] = {}
-    room = None if layout is None else _room(layout, row, curve.best)
+    room = None if layout is None else _room(layout, row, curve)
     if layout is not None:
         ways["batching"] = BatchingEngine(own, layout, room=room)
     if side_by_side is not None:
@@ -174,13 +172,16 @@ def _race(
     session.notes += (_note(chosen, speeds, curve, len(taken[1]) if taken else 1),)
 
 
-def _room(layout: Layout, row: Feeds, best: int) -> Callable[[int], int]:
-    """Rows that a batch may have, by the elements of a row: what kept the engine busy was so many elements in all."""
-    elements = best * layout.describe(row)[2]
+def _room(layout: Layout, row: Feeds, curve: Curve) -> Callable[[int], int]:
+    """Rows that a batch may have, by the elements of a row.
+
+    So many elements in all as were measured to do well; one row where two would be more than it takes to keep the
+    engine busy, as with long sequences.
+    """
+    measured = layout.describe(row)[2]
 
     def room(own: int) -> int:
-        rows = elements // max(1, own)
-        return rows if rows >= min(best, _LEAST_ROOM) else 1
+        return curve.most * measured // own if 2 * own <= curve.enough * measured else 1
 
     return room
 
@@ -193,7 +194,7 @@ def _note(chosen: str, speeds: dict[str, float], curve: Curve, instances: int) -
     listed = ", ".join(f"{name or 'nothing shared'} {speed:.0f}" for name, speed in speeds.items())
     what = chosen or "nothing is shared"
     if "batching" in chosen:
-        what += f", {curve.best} rows of the size measured"
+        what += f", up to {curve.most} rows of the size measured"
     if "instances" in chosen:
         what += f", {instances} instances"
     return f"{what}: measured calls per second of concurrent callers: {listed}"
