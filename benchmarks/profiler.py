@@ -116,15 +116,21 @@ def same(folder: Path, runs: int) -> int:
     return _counted("A/A, 10 s", first, second, 10.0, runs, lambda verdict: verdict != "no significant difference")[0]
 
 
-def slower(folder: Path, runs: int) -> tuple[int, int]:
+def slower(folder: Path, runs: int, extra: int) -> tuple[int, int]:
     """How many of ``runs`` comparisons of 30 s call the slower model slower, and how many call it faster."""
-    first, second = pair(folder)
+    first, second = pair(folder, extra)
     return _counted("A/B, 30 s", first, second, 30.0, runs, lambda verdict: verdict == "slower")
 
 
-def pair(folder: Path) -> tuple[Path, Path]:
-    """Two models of which the second takes :data:`SLOWER` times as long, by a run of two minutes."""
+def pair(folder: Path, known: int) -> tuple[Path, Path]:
+    """Two models of which the second takes :data:`SLOWER` times as long, by a run of two minutes.
+
+    Args:
+        known: by how many features, from an earlier such run on this machine; 0 to look for it.
+    """
     first, extra = layers(folder / "a.onnx", LAYERS), WIDTH // 2
+    if known:
+        return first, layers(folder / "b.onnx", LAYERS, known)
     for _ in range(6):
         second = layers(folder / "b.onnx", LAYERS, extra)
         found, _ = compared(first, second, 120.0, seed=1)
@@ -255,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["same", "slower", "loaded", "agreement", "cost"])
     parser.add_argument("--runs", type=int, default=0, help="default 40 for same, 20 for slower, 5 for agreement")
+    parser.add_argument("--extra", type=int, default=0, help="features of the slower model, found by an earlier run")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="more models for agreement, of fixed shapes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="toolkit-benchmark-") as name:
@@ -264,10 +271,10 @@ def main() -> None:
             print(f"target, at most 2 wrong verdicts: {'holds' if wrong <= 2 else 'MISSED'}")
         elif given.what == "slower":
             runs = given.runs or 20
-            found, _ = slower(folder, runs)
+            found, _ = slower(folder, runs, given.extra)
             print(f"target, {0.9 * runs:g} of {runs} called slower: {'holds' if found >= 0.9 * runs else 'MISSED'}")
         elif given.what == "loaded":
-            first, second = pair(folder)
+            first, second = pair(folder, given.extra)
             copy = Path(shutil.copy(first, folder / "c.onnx"))
             wanted = "no significant difference"
             with load():
