@@ -6,10 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +61,8 @@ def writable_output(path: str | os.PathLike[str]) -> Path:
         raise FileProblem("the output is a directory", where=path, expected="a file name")
     if not path.parent.is_dir():
         raise FileProblem("the output's directory does not exist", where=path, next_step=f"mkdir -p {path.parent}")
+    import tempfile
+
     try:
         # os.access says yes to root on a read-only file system; only an attempt tells.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
@@ -79,6 +79,9 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Used where one output is several files (a graph and its external data). Nothing appears under the final names when
     the block raises. The file called ``path.name`` is moved last, so its presence means that all are there.
     """
+    import shutil
+    import tempfile
+
     path = writable_output(path)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     moving = False
@@ -124,6 +127,12 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file, read in blocks."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def mark_used(folder: Path) -> None:
+    """Set a cache entry's time to now, so that ``toolkit cache prune`` knows what is still used."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
 
 
 def cache_folder(name: str) -> Path:

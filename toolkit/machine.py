@@ -78,6 +78,11 @@ def cpu_features() -> tuple[str, ...]:
     return ()
 
 
+def cpu_facts() -> dict[str, str]:
+    """What code that was generated for this CPU depends on."""
+    return {"architecture": platform.machine(), "CPU": cpu_model(), "CPU features": " ".join(cpu_features())}
+
+
 def has_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_features()))
 

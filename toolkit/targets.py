@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +77,8 @@ def read_target(path: str | Path) -> Target:
         FileProblem: missing or unreadable.
         InvalidTarget: not TOML, an unknown key (the nearest known one is named), or a value of the wrong type.
     """
+    import tomllib
+
     path = existing_file(path, "target file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

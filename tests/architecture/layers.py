@@ -12,7 +12,7 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "machine", "installed"),
-    ("tensors",),
+    ("tensors", "onnxfile", "stamps"),
     ("targets", "preprocess", "functions"),
     ("data",),
     ("graph", "providers", "bundle"),

@@ -10,14 +10,17 @@ import msgspec
 import pytest
 
 from toolkit.bundle.archive import MANIFEST, pack, unpacked
+from toolkit.bundle.kind import is_bundle
 from toolkit.bundle.manifest import SCHEMA_VERSION, Manifest, Variant, decode, encode
-from toolkit.bundle.reader import check_variant, is_bundle, open_bundle
+from toolkit.bundle.reader import check_variant, open_bundle
 from toolkit.bundle.writer import VariantSource, add_variant, create_bundle
 from toolkit.errors import FileProblem, InvalidBundle, UsageError
 from toolkit.targets import Target
 from toolkit.tensors import TensorSpec
 
 SPEC = TensorSpec("x", "float32", ("batch", 4))
+# The least that is an ONNX file: a model with an empty graph of this name.
+WEIGHTS = b"\x3a\x09\x12\x07weights"
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
 
 
-def source(folder: Path, name: str = "float32-cpu", content: bytes = b"weights") -> VariantSource:
+def source(folder: Path, name: str = "float32-cpu", content: bytes = WEIGHTS) -> VariantSource:
     model = folder / "model.onnx"
     model.write_bytes(content)
     target = Target(name="cpu", provider="cpu")
@@ -46,7 +49,7 @@ def test_what_was_written_is_read_again(bundle_path: Path) -> None:
     assert opened.manifest.labels == ("a", "b")
     assert opened.manifest.inputs == (SPEC,)
     (variant,) = opened.manifest.variants
-    assert opened.model_file(variant).read_bytes() == b"weights"
+    assert opened.model_file(variant).read_bytes() == WEIGHTS
     check_variant(opened, variant, "always")
 
 
@@ -74,7 +77,7 @@ def test_a_changed_byte_is_found(bundle_path: Path) -> None:
     opened = open_bundle(bundle_path)
     variant = opened.manifest.variants[0]
     check_variant(opened, variant)
-    opened.model_file(variant).write_bytes(b"weightz")
+    opened.model_file(variant).write_bytes(WEIGHTS[:-1] + b"z")
     with pytest.raises(InvalidBundle, match="changed after the bundle was made"):
         check_variant(opened, variant)
 
@@ -194,7 +197,7 @@ def test_a_truncated_zip_is_one_line(bundle_path: Path, tmp_path: Path) -> None:
 
 
 def test_adding_a_variant_keeps_the_first(bundle_path: Path, tmp_path: Path) -> None:
-    opened = add_variant(bundle_path, source(tmp_path, "int8-cpu", b"smaller"))
+    opened = add_variant(bundle_path, source(tmp_path, "int8-cpu", WEIGHTS))
     assert [variant.name for variant in opened.manifest.variants] == ["float32-cpu", "int8-cpu"]
     with pytest.raises(UsageError, match="variant of that name"):
         add_variant(bundle_path, source(tmp_path, "int8-cpu"))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from toolkit.bundle import archive
-from toolkit.bundle.manifest import Manifest, Variant, decode
-from toolkit.errors import FileProblem, InvalidBundle
-from toolkit.files import cache_folder, existing_file, sha256, write_atomic
+from toolkit import stamps
+from toolkit.bundle.kind import CHECK_VERSION, MANIFEST, Verify
+from toolkit.bundle.manifest import MAX_BYTES, FileRecord, Manifest, PreparedForm, Variant, decode
+from toolkit.errors import InvalidBundle
+from toolkit.files import existing_file, sha256
 
-Verify = Literal["once", "always"]
+# Kinds of model files: ONNX, OpenVINO's IR, a compiled blob, and the descriptions that tests use.
+_SUFFIXES = (".onnx", ".xml", ".blob", ".json")
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -24,19 +26,8 @@ class Bundle(msgspec.Struct, frozen=True):
     folder: Path
     manifest: Manifest
 
-    def model_file(self, variant: Variant) -> Path:
-        return self.folder / variant.model
-
-
-def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is meant as a bundle: a folder with a manifest, or a zip."""
-    path = Path(path)
-    if path.is_dir():
-        return (path / archive.MANIFEST).is_file()
-    if not path.is_file():
-        return path.suffix == ".bundle"
-    with path.open("rb") as handle:
-        return handle.read(4) == b"PK\x03\x04"
+    def model_file(self, owner: Variant | PreparedForm) -> Path:
+        return self.folder / owner.model
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -51,61 +42,80 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     path = Path(path)
     if not path.exists():
         existing_file(path, "bundle")
-    folder = path if path.is_dir() else archive.unpacked(existing_file(path, "bundle"))
-    manifest_file = folder / archive.MANIFEST
+    folder = path if path.is_dir() else _unpacked(existing_file(path, "bundle"))
+    manifest_file = folder / MANIFEST
     if not manifest_file.is_file():
-        raise InvalidBundle(f"there is no {archive.MANIFEST} in it", where=path, expected="a bundle folder or zip")
-    return Bundle(path, folder, decode(manifest_file.read_bytes(), path))
+        raise InvalidBundle(f"there is no {MANIFEST} in it", where=path, expected="a bundle folder or zip")
+    with manifest_file.open("rb") as handle:
+        content = handle.read(MAX_BYTES + 1)
+    return Bundle(path, folder, decode(content, path))
 
 
-def check_variant(bundle: Bundle, variant: Variant, verify: Verify = "once") -> None:
-    """Check size and SHA-256 of every file of ``variant``.
+def _unpacked(path: Path) -> Path:
+    from toolkit.bundle.archive import unpacked  # zips and their package are not needed for folders
 
-    With ``verify="once"`` a file that passed before is passed again while its size, modification time and inode stay.
+    return unpacked(path)
+
+
+def check_variant(bundle: Bundle, variant: Variant | PreparedForm, verify: Verify = "once") -> None:
+    """Check place, size, SHA-256 and structure of every file of ``variant``.
+
+    With ``verify="once"`` a file that passed before is passed again while it has not been touched.
 
     Raises:
         InvalidBundle: naming the first file that is missing, a link out of the bundle, or changed.
+        InvalidModel: the model file does not hold together, or refers to a file that the manifest does not vouch for.
     """
+    root = bundle.folder.resolve()
     for member, record in variant.files.items():
-        path = bundle.folder / member
-        _check_place(bundle, path, member)
-        size = path.stat().st_size
-        if size != record.size_bytes:
-            raise InvalidBundle(
-                "a file is not the size the manifest says", where=path, got=f"{size} bytes", expected=record.size_bytes
-            )
-        stamp = _stamp_file(path, record.sha256)
-        if verify == "once" and stamp.is_file() and stamp.read_text(encoding="utf-8") == _stamp(path):
-            continue
-        found = sha256(path)
-        if found != record.sha256:
-            raise InvalidBundle(
-                "a file was changed after the bundle was made", where=path, got=found, expected=record.sha256
-            )
-        _write_stamp(stamp, path)
+        _check_file(bundle, root, member, record, verify)
+    _check_model(bundle, variant, verify)
 
 
-def _check_place(bundle: Bundle, path: Path, member: str) -> None:
-    if not path.is_file():
-        raise InvalidBundle("a file is missing", where=bundle.path, got=member)
-    if not path.resolve().is_relative_to(bundle.folder.resolve()):
-        raise InvalidBundle("a file is a link out of the bundle", where=bundle.path, got=member)
-
-
-def _stamp_file(path: Path, digest: str) -> Path:
-    place = hashlib.sha256(f"{path.resolve()}\n{digest}".encode()).hexdigest()
-    return cache_folder("stamps") / place
-
-
-def _stamp(path: Path) -> str:
-    facts = path.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
-
-
-def _write_stamp(stamp: Path, path: Path) -> None:
-    """Remember a passed check; a cache that cannot be written only means that the next opening checks again."""
+def _check_file(bundle: Bundle, root: Path, member: str, record: FileRecord, verify: Verify) -> None:
+    path = bundle.folder / member
     try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(stamp, _stamp(path))
-    except (OSError, FileProblem):
+        facts = path.stat()
+    except (OSError, ValueError) as exc:
+        raise InvalidBundle("a file is missing", where=bundle.path, got=member) from exc
+    if not stat.S_ISREG(facts.st_mode):
+        raise InvalidBundle("a file is missing", where=bundle.path, got=member)
+    if not path.resolve().is_relative_to(root):
+        raise InvalidBundle("a file is a link out of the bundle", where=bundle.path, got=member)
+    if facts.st_size != record.size_bytes:
+        raise InvalidBundle(
+            "a file is not the size the manifest says",
+            where=path,
+            got=f"{facts.st_size} bytes",
+            expected=record.size_bytes,
+        )
+    if verify == "once" and stamps.passed(path, record.sha256):
         return
+    found = sha256(path)
+    if found != record.sha256:
+        raise InvalidBundle(
+            "a file was changed after the bundle was made", where=path, got=found, expected=record.sha256
+        )
+    stamps.remember(path, record.sha256)
+
+
+def _check_model(bundle: Bundle, variant: Variant | PreparedForm, verify: Verify) -> None:
+    path = bundle.model_file(variant)
+    if path.suffix not in _SUFFIXES:
+        expected = f"a file that ends in {', '.join(_SUFFIXES)}"
+        raise InvalidBundle("the model is of no known kind", where=bundle.path, got=variant.model, expected=expected)
+    what = f"structure {CHECK_VERSION} {_vouched(variant.files)}"
+    if path.suffix != ".onnx" or (verify == "once" and stamps.passed(path, what)):
+        return
+    from toolkit.onnxfile.check import check_model  # not needed when it passed before
+
+    native = isinstance(variant, PreparedForm) and variant.native
+    for location in check_model(path, native=native):
+        member = (path.parent / location).relative_to(bundle.folder).as_posix()
+        if member not in variant.files:
+            raise InvalidBundle("the model refers to a file that the manifest does not list", where=path, got=location)
+    stamps.remember(path, what)
+
+
+def _vouched(files: Mapping[str, FileRecord]) -> str:
+    return " ".join(f"{name}={record.sha256}" for name, record in sorted(files.items()))

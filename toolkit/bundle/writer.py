@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from toolkit.bundle import weights
 from toolkit.bundle.archive import MANIFEST
-from toolkit.bundle.manifest import FileRecord, Manifest, Variant, encode
+from toolkit.bundle.manifest import FileRecord, Manifest, Variant, decode, encode
+from toolkit.bundle.members import check_name
 from toolkit.bundle.reader import Bundle, open_bundle
 from toolkit.errors import FileProblem, UsageError
 from toolkit.files import existing_file, sha256, write_atomic
@@ -45,8 +47,10 @@ def create_bundle(path: str | os.PathLike[str], manifest: Manifest, variants: Se
         raise FileProblem("the output cannot be written", where=path, got=exc.strerror) from exc
     try:
         scratch.chmod(0o755)
-        taken = tuple(_take_in(scratch, source) for source in variants)
-        write_atomic(scratch / MANIFEST, encode(msgspec.structs.replace(manifest, variants=taken)))
+        taken: tuple[Variant, ...] = ()
+        for source in variants:
+            taken = (*taken, _take_in(scratch, source, taken))
+        write_atomic(scratch / MANIFEST, _encoded(msgspec.structs.replace(manifest, variants=taken), path))
         scratch.rename(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -66,29 +70,58 @@ def add_variant(path: str | os.PathLike[str], source: VariantSource) -> Bundle:
         )
     if source.variant.name in [variant.name for variant in bundle.manifest.variants]:
         raise UsageError("the bundle has a variant of that name", where=path, got=source.variant.name)
+    before = _files(bundle.folder)
     try:
-        taken = _take_in(bundle.folder, source)
+        taken = _take_in(bundle.folder, source, bundle.manifest.variants)
+        manifest = msgspec.structs.replace(bundle.manifest, variants=(*bundle.manifest.variants, taken))
+        write_atomic(bundle.folder / MANIFEST, _encoded(manifest, path))
     except BaseException:
-        shutil.rmtree(bundle.folder / "variants" / source.variant.name, ignore_errors=True)
+        for file in _files(bundle.folder) - before:
+            file.unlink()
         raise
-    manifest = msgspec.structs.replace(bundle.manifest, variants=(*bundle.manifest.variants, taken))
-    write_atomic(bundle.folder / MANIFEST, encode(manifest))
     return open_bundle(path)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def _encoded(manifest: Manifest, where: object) -> bytes:
+    """The manifest as bytes that a reader takes: names that clash or leave the bundle are refused here."""
+    content = encode(manifest)
+    decode(content, where)
+    return content
 
 
 def replace_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
     """Write ``manifest`` over the bundle's own, for evidence that came after the files."""
-    write_atomic(bundle.folder / MANIFEST, encode(manifest))
+    write_atomic(bundle.folder / MANIFEST, _encoded(manifest, bundle.path))
     return open_bundle(bundle.folder)
 
 
-def _take_in(folder: Path, source: VariantSource) -> Variant:
+def _take_in(folder: Path, source: VariantSource, others: Sequence[Variant]) -> Variant:
+    """Bring a variant's files into the bundle: weights apart and shared where that can be, else as they are."""
+    check_name(source.variant.name, source.model)
+    model = existing_file(source.model)
+    if weights.can_share(model):
+        own = [folder / other.model for other in others if Path(other.model).parent.name == weights.FOLDER]
+        stored = weights.store(folder, source.variant.name, model, own)
+        return _recorded(folder, source.variant, stored.model, stored.weights)
     place = folder / "variants" / source.variant.name
     place.mkdir(parents=True)
-    files: dict[str, FileRecord] = {}
-    for path in (source.model, *source.companions):
-        copy = place / existing_file(path).name
+    copies = [place / existing_file(path).name for path in (model, *source.companions)]
+    for path, copy in zip((model, *source.companions), copies, strict=True):
         shutil.copyfile(path, copy)
-        files[copy.relative_to(folder).as_posix()] = FileRecord(sha256(copy), copy.stat().st_size)
-    model = (place / source.model.name).relative_to(folder).as_posix()
-    return msgspec.structs.replace(source.variant, model=model, files=files)
+    return _recorded(folder, source.variant, copies[0], copies[1:])
+
+
+def _recorded(folder: Path, variant: Variant, model: Path, companions: Sequence[Path]) -> Variant:
+    """``variant`` with the files that it has in the bundle now, and their hashes."""
+    return msgspec.structs.replace(
+        variant, model=model.relative_to(folder).as_posix(), files=records(folder, (model, *companions))
+    )
+
+
+def records(folder: Path, paths: Sequence[Path]) -> dict[str, FileRecord]:
+    """Hash and size of files in a bundle folder, by their names inside it."""
+    return {path.relative_to(folder).as_posix(): FileRecord(sha256(path), path.stat().st_size) for path in paths}

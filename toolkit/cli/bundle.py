@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from toolkit.bundle.archive import pack as pack_folder
 from toolkit.bundle.compose import bundle_of, variant_of
-from toolkit.bundle.manifest import Manifest
+from toolkit.bundle.manifest import Manifest, PreparedForm, Variant
 from toolkit.bundle.reader import Bundle, check_variant, open_bundle
 from toolkit.bundle.writer import VariantSource, add_variant, create_bundle
-from toolkit.cli.options import emit, format_option
-from toolkit.errors import UsageError
+from toolkit.cli.options import emit, format_option, say
+from toolkit.errors import NotApplicable, UsageError
 from toolkit.files import sha256, writable_output
 from toolkit.providers import registry
 from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from toolkit.runtime.preparing import Made
 
 
 @click.group()
@@ -36,17 +43,37 @@ _name_option = click.option("--name", help="Name of the variant; its precision a
 @_target_option
 @_name_option
 @click.option("--licence", default="", help="Licence of the model, recorded in the manifest.")
+@click.option(
+    "--fuse-preprocessing",
+    "fuse",
+    is_flag=True,
+    help="Build the end of the recorded preprocessing into the graph: uint8 pictures in.",
+)
 @format_option
 def create(
-    model: Path, output: Path, targets: tuple[str, ...], name: str | None, licence: str, output_format: str
+    model: Path, output: Path, targets: tuple[str, ...], name: str | None, licence: str, fuse: bool, output_format: str
 ) -> None:
     """Make a bundle folder of MODEL, an .onnx file."""
     from toolkit.graph.facts import facts
 
-    known = facts(model)
-    source = variant_of(model, known.precision, _targets(targets), name)
-    manifest = bundle_of(model, known.inputs, known.outputs, known.metadata, licence)
-    _report(_tried(create_bundle(output, manifest, [source]), source), output_format)
+    with _fused(model) if fuse else contextlib.nullcontext(model) as file:
+        known = facts(file)
+        source = variant_of(file, known.precision, _targets(targets), name)
+        manifest = bundle_of(file, known.inputs, known.outputs, known.metadata, licence, origin=model)
+        _report(_tried(create_bundle(output, manifest, [source]), source), output_format)
+
+
+@contextlib.contextmanager
+def _fused(model: Path) -> Iterator[Path]:
+    """A copy of ``model`` with its preprocessing built in, for as long as the block lasts."""
+    from toolkit.optimizer.fuse_preprocessing import fuse_preprocessing
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / model.name
+        report = fuse_preprocessing(model, output)
+        for name, steps in report.built_in.items():
+            say(f"built into the graph of '{name}': {', '.join(steps)}; largest error {report.worst:.1e} of the peak")
+        yield output
 
 
 @bundle.command()
@@ -79,8 +106,7 @@ def _tried(made: Bundle, source: VariantSource) -> Bundle:
 def verify(path: Path, output_format: str) -> None:
     """Check every file of a bundle, folder or zip, against its hashes."""
     opened = open_bundle(path)
-    for variant in opened.manifest.variants:
-        check_variant(opened, variant, "always")
+    _check_all(opened)
     _report(opened, output_format)
 
 
@@ -94,11 +120,39 @@ def pack(path: Path, output: Path, output_format: str) -> None:
     if opened.folder != opened.path:
         raise UsageError("this bundle is packed already", where=path)
     writable_output(output)
-    for variant in opened.manifest.variants:
-        check_variant(opened, variant, "always")
+    _check_all(opened)
     pack_folder(opened.folder, output)
     result = {"bundle": str(output), "sha256": sha256(output), "size_bytes": output.stat().st_size}
     emit(result, output_format, lambda: f"{output}: {result['size_bytes']} bytes, sha256 {result['sha256']}")
+
+
+@bundle.command()
+@click.argument("path", metavar="BUNDLE", type=_path)
+@click.option("--target", "targets", multiple=True, help="A target of the bundle's; all of them by default.")
+@format_option
+def prepare(path: Path, targets: tuple[str, ...], output_format: str) -> None:
+    """Write into a bundle folder what engines make of its variants ahead of time."""
+    from toolkit.runtime.preparing import prepare_bundle
+
+    opened, made = prepare_bundle(path, targets, say)
+    result = {"bundle": str(path), "made": made, "manifest": opened.manifest}
+    emit(result, output_format, lambda: _prepared_table(made))
+    if not any(item.size_bytes for item in made):
+        raise NotApplicable("nothing was prepared", where=path, got=made[0].reason if made else "no variant")
+
+
+def _prepared_table(made: Sequence[Made]) -> str:
+    return "\n".join(
+        f"{item.variant} for {item.target}: {item.reason or f'{item.size_bytes / 1e6:.1f} MB, {item.note}'}"
+        for item in made
+    )
+
+
+def _check_all(opened: Bundle) -> None:
+    for variant in opened.manifest.variants:
+        owners: tuple[Variant | PreparedForm, ...] = (variant, *variant.prepared)
+        for owner in owners:
+            check_variant(opened, owner, "always")
 
 
 def _targets(texts: tuple[str, ...]) -> tuple[Target, ...]:
@@ -128,4 +182,7 @@ def _table(opened: Bundle) -> str:
         size = sum(record.size_bytes for record in variant.files.values())
         names = ", ".join(target.name for target in variant.targets)
         lines.append(f"  {variant.name}: {variant.precision}, {size / 1e6:.2f} MB, for {names}")
+        for form in variant.prepared:
+            size = sum(record.size_bytes for record in form.files.values())
+            lines.append(f"    prepared for {form.target}: {size / 1e6:.2f} MB")
     return "\n".join(lines)

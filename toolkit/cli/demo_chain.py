@@ -29,6 +29,7 @@ from toolkit.profiler.schedule import OnProgress
 from toolkit.providers import registry
 from toolkit.providers.base import Unavailable
 from toolkit.quantizer.api import quantize
+from toolkit.runtime.fingerprint import here
 from toolkit.runtime.records import record_rows
 from toolkit.targets import Target, shipped_targets
 
@@ -248,7 +249,14 @@ def make_bundle(short: str, folder: Path, files: Sequence[File], rows: Sequence[
 
 def _evidence(file: File, targets: Sequence[Target], rows: Sequence[Row], report: ProfileReport) -> VariantSource:
     measured = tuple(
-        Measurement(row.target, _provider(row), row.p50_ns, row.p50_ci, environment=report.environment.fingerprint)
+        Measurement(
+            row.target,
+            _provider(row),
+            row.p50_ns,
+            row.p50_ci,
+            environment=report.environment.fingerprint,
+            fingerprint=here(shipped_targets()[row.target]),
+        )
         for row in rows
         if row.precision == file.precision and row.p50_ns is not None and row.target in [t.name for t in targets]
     )

@@ -29,6 +29,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "history": ("toolkit.cli.history", "history", "List, show and plot what was measured before."),
     "run": ("toolkit.cli.run", "run", "Run a model on the arrays of an .npz file."),
     "bundle": ("toolkit.cli.bundle", "bundle", "Create, extend, check and pack what an application ships."),
+    "cache": ("toolkit.cli.cache", "cache", "List and prune what is cached: unpacked bundles, prepared forms."),
     "zoo": ("toolkit.cli.zoo", "zoo", "List and train the built-in models."),
     "targets": ("toolkit.cli.targets", "targets", "List the targets and whether they can be used here."),
     "doctor": ("toolkit.cli.doctor", "doctor", "Show what this machine has, and what to install for the rest."),

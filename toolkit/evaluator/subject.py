@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from toolkit.bundle.reader import is_bundle, open_bundle
+from toolkit.bundle.kind import is_bundle
+from toolkit.bundle.reader import open_bundle
 from toolkit.errors import InvalidModel, NotApplicable
 from toolkit.preprocess import Preprocessing
 from toolkit.providers import registry

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from toolkit.bundle.reader import check_variant, is_bundle, open_bundle
+from toolkit.bundle.kind import is_bundle
+from toolkit.bundle.reader import check_variant, open_bundle
 from toolkit.errors import NotApplicable
 from toolkit.graph.facts import facts, require_runnable
 from toolkit.preprocess import Preprocessing

@@ -6,16 +6,12 @@ A provider implements three things: ``probe`` (is it there, and if not why), ``o
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, final
 
@@ -24,28 +20,20 @@ import numpy as np
 
 import toolkit.machine as machine
 from toolkit.errors import EngineError, InvalidInput, InvalidTarget, ProviderUnavailable, UsageError, from_vendor
-from toolkit.files import cache_folder, existing_file
+from toolkit.files import existing_file
 from toolkit.providers.device import Device
 from toolkit.providers.exchange import host_arrays, on_device, place_of, stand_in
-from toolkit.providers.streaming import Pairs, Stream
+from toolkit.providers.prepared import Prepared as Prepared
+from toolkit.providers.prepared import cached_form
 from toolkit.targets import Precision, Target
 from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, example_inputs, nearest
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from toolkit.preprocess import Preprocessing
     from toolkit.providers.instruments import Instruments
-
-
-class Prepared(msgspec.Struct, frozen=True):
-    """An ahead-of-time form of a model file: its name, what it is valid for, and that in words."""
-
-    file: str
-    key: str
-    note: str = ""
-
-
-# Beside a prepared form in the cache: its description.
-_DESCRIPTION = "prepared.json"
+    from toolkit.providers.streaming import Pairs, Stream
 
 
 class Available(msgspec.Struct, frozen=True, tag="available"):
@@ -286,6 +274,8 @@ class Session:
         Raises:
             UsageError: a pair that the model does not have, or none at all.
         """
+        from toolkit.providers.streaming import Stream
+
         return Stream(self, self.state if state is None else state, first)
 
     async def run_async(self, feeds: Feeds) -> dict[str, Array]:
@@ -294,6 +284,8 @@ class Session:
         As many calls run at a time as there are cores, or together where batches are shared; the rest wait. A call that
         is cancelled before its turn does not run.
         """
+        import asyncio  # 15 ms that only asynchronous callers owe
+
         engine = self._opened()
         submit = getattr(engine, "submit", None)
         arrays = host_arrays(feeds)
@@ -310,6 +302,9 @@ class Session:
         return answer
 
     async def _elsewhere(self, call: Callable[..., dict[str, Array]], *args: Any) -> dict[str, Array]:
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(machine.usable_cores(), thread_name_prefix="toolkit-session")
@@ -430,6 +425,10 @@ class Provider(ABC):
     """For options that do not take just anything: the values allowed, or the type."""
     extra: ClassVar[str]
     """The extra of this package that installs the engine."""
+    outward_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name files or folders outside the model: a stranger's bundle may not set them."""
+    native_forms: ClassVar[bool] = True
+    """Whether what :meth:`prepare` writes is machine code, which is run only where it was made or is trusted."""
     placement_rules: ClassVar[str | None] = None
     """File beside this one that says where quantization goes on this engine; None where it takes no quantized files."""
 
@@ -469,6 +468,10 @@ class Provider(ABC):
         """What an ahead-of-time form is valid for: model, target, engine version and hardware, as one file name."""
         return ""
 
+    def prepared_facts(self, target: Target) -> dict[str, str]:
+        """What an ahead-of-time form depends on beside model and target: versions and hardware, for people to read."""
+        return {}
+
     def open_prepared(self, prepared: Path, target: Target) -> Engine:
         """Open what :meth:`prepare` wrote."""
         return self.open_engine(prepared, target)
@@ -479,6 +482,20 @@ class Provider(ABC):
         What they write goes into ``folder``.
         """
         return None
+
+    @final
+    def open_form(self, form: Path, target: Target, model: str) -> Session:
+        """Open what :meth:`prepare` wrote for ``model``, from wherever it is kept; the caller vouches that it fits.
+
+        Raises:
+            ProviderUnavailable: the engine or the device is not there.
+            ToolkitError: the engine does not take the form.
+        """
+        self.require(target)
+        try:
+            return Session(self.open_prepared(form, target), self.name, target, model)
+        except Exception as exc:
+            raise from_vendor(exc, form, doing=f"opening a prepared form on {self.name}") from exc
 
     @final
     def open(self, model: str | Path, target: Target | None = None, *, prepared: bool = False) -> Session:
@@ -507,20 +524,12 @@ class Provider(ABC):
             raise from_vendor(exc, model, doing=f"opening on {self.name}") from exc
 
     def _prepared_form(self, model: Path, target: Target) -> Path | None:
-        folder = cache_folder("prepared") / f"{self.name}-{self.prepared_key(model, target)}"
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".prepare."))
-            try:
-                made = self.prepare(model, target, scratch)
-                if made is None:
-                    return None
-                (scratch / _DESCRIPTION).write_bytes(msgspec.json.encode(made))
-                if not folder.is_dir():  # else another process was faster and made the same
-                    scratch.rename(folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        return folder / msgspec.json.decode((folder / _DESCRIPTION).read_bytes(), type=Prepared).file
+        def make(folder: Path) -> Prepared | None:
+            made = self.prepare(model, target, folder)
+            facts = {} if made is None else self.prepared_facts(target)
+            return made and msgspec.structs.replace(made, model=str(model.resolve()), target=target, valid_for=facts)
+
+        return cached_form(f"{self.name}-{self.prepared_key(model, target)}", make)
 
     @final
     def require(self, target: Target) -> Available:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 
 import toolkit.machine as machine
 from toolkit.errors import MissingDependency, ProviderUnavailable
 from toolkit.providers.base import Availability, Available, Placement, Prepared, Provider, Unavailable, first_line
-from toolkit.providers.onnxruntime_ import SESSION_ATTRIBUTES, SESSION_KEYS, SESSION_VALUES, Chain, import_onnxruntime
-from toolkit.providers.onnxruntime_engine import CPU, OnnxRuntimeEngine, as_it_is, place, prepare, prepared_key
-from toolkit.providers.onnxruntime_instruments import OnnxRuntimeInstruments
+from toolkit.providers.onnxruntime_ import (
+    OUTWARD_KEYS,
+    SESSION_ATTRIBUTES,
+    SESSION_KEYS,
+    SESSION_VALUES,
+    Chain,
+    import_onnxruntime,
+)
+from toolkit.providers.onnxruntime_engine import (
+    CPU,
+    OnnxRuntimeEngine,
+    as_it_is,
+    place,
+    prepare,
+    prepared_facts,
+    prepared_key,
+)
 from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from toolkit.providers.onnxruntime_instruments import OnnxRuntimeInstruments
 
 CHAIN: Chain = ((CPU, {}),)
 
@@ -28,6 +45,8 @@ class CpuProvider(Provider):
     extra = "cpu"
     placement_rules = "cpu.toml"
     option_values = SESSION_VALUES
+    outward_options = OUTWARD_KEYS
+    native_forms = False
 
     def probe(self, device: str = "") -> Availability:
         if device not in ("", "CPU", "cpu", "0"):
@@ -52,6 +71,8 @@ class CpuProvider(Provider):
         return OnnxRuntimeEngine(prepared, as_it_is(target), CHAIN)
 
     def instruments(self, model: Path, target: Target, folder: Path) -> OnnxRuntimeInstruments:
+        from toolkit.providers.onnxruntime_instruments import OnnxRuntimeInstruments  # profiling alone needs it
+
         return OnnxRuntimeInstruments(model, target, folder, CHAIN)
 
     def instances(self, target: Target, count: int) -> tuple[Target, int]:
@@ -64,6 +85,9 @@ class CpuProvider(Provider):
 
     def prepare(self, model: Path, target: Target, folder: Path) -> Prepared:
         return prepare(model, target, folder, CHAIN, self.prepared_key(model, target))
+
+    def prepared_facts(self, target: Target) -> dict[str, str]:
+        return prepared_facts()
 
     def prepared_key(self, model: Path, target: Target) -> str:
         return prepared_key(model, target)

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import final
 
+import toolkit.machine as machine
 from toolkit.providers.base import Availability, Engine, Placement, Prepared, Provider, Unavailable
 from toolkit.providers.cuda_available import NAME, probe
 from toolkit.providers.cuda_events import CudaStream
 from toolkit.providers.fingerprint import cache_key
-from toolkit.providers.nvidia import Driver, driver
+from toolkit.providers.nvidia import Driver, driver, kernel_module
 from toolkit.providers.nvidia_devices import NvidiaDevice, Timed
 from toolkit.providers.onnxruntime_ import (
+    OUTWARD_KEYS,
     SESSION_ATTRIBUTES,
     SESSION_KEYS,
     SESSION_VALUES,
@@ -62,11 +64,19 @@ def tf32_problem(target: Target) -> Unavailable | None:
     return None
 
 
-def gpu_facts(device: str) -> tuple[object, ...]:
-    """What a prepared form depends on beside the model: engine, driver's CUDA and the very GPU."""
+def gpu_facts(device: str) -> dict[str, str]:
+    """What a prepared form depends on beside the model: engine, driver and the very kind of GPU."""
     found = driver()
-    gpu = found.gpus[int(device or "0")] if isinstance(found, Driver) else None
-    return (import_onnxruntime().__version__, None if gpu is None else (gpu.name, gpu.compute, gpu.memory_bytes))
+    facts = {"onnxruntime": str(import_onnxruntime().__version__)}
+    if not isinstance(found, Driver):
+        return facts
+    gpu = found.gpus[int(device or "0")]
+    return {
+        **facts,
+        "GPU": f"{gpu.name}, {gpu.memory_bytes} bytes",
+        "compute capability": gpu.compute,
+        "driver": kernel_module() or ".".join(map(str, found.cuda)),
+    }
 
 
 def timed_session(model: Path, target: Target, index: int) -> Timed:
@@ -87,6 +97,8 @@ class CudaProvider(Provider):
     inference_precisions = ("tf32",)
     extra = "gpu"
     placement_rules = "cuda.toml"
+    outward_options = OUTWARD_KEYS
+    native_forms = False
     option_values = {  # noqa: RUF012
         **SESSION_VALUES,
         "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
@@ -125,4 +137,8 @@ class CudaProvider(Provider):
         return prepare(model, target, folder, chains(target)[1], self.prepared_key(model, target))
 
     def prepared_key(self, model: Path, target: Target) -> str:
-        return cache_key(model, target, *gpu_facts(target.device))
+        return cache_key(model, target, self.prepared_facts(target))
+
+    def prepared_facts(self, target: Target) -> dict[str, str]:
+        """What this leaves to the CPU is optimized for it."""
+        return {**gpu_facts(target.device), **machine.cpu_facts()}

@@ -13,7 +13,6 @@ from typing import Any
 
 import toolkit.machine as machine
 from toolkit.errors import InvalidModel, MissingDependency, ProviderUnavailable
-from toolkit.providers.onnx_wire import opset
 from toolkit.targets import Target
 from toolkit.tensors import Dim, TensorSpec
 
@@ -30,6 +29,8 @@ SESSION_KEYS = (
     "session.qdqisint8allowed", "session.set_denormal_as_zero", "session.use_device_allocator_for_initializers",
     "session.x64quantprecision",
 )  # fmt: skip
+# Those of them that make a session read or write other files.
+OUTWARD_KEYS = ("ep.context_enable", "ep.context_file_path", "session.load_model_format")
 # Attributes of SessionOptions that a target may set under their own names, and the values they take.
 SESSION_VALUES: Mapping[str, tuple[str, ...] | type] = {
     "enable_cpu_mem_arena": bool,
@@ -153,6 +154,8 @@ def _age_problem(model: Path) -> InvalidModel | None:
     ONNX Runtime itself speaks of a node without an implementation. Source:
     onnxruntime.ai/docs/reference/compatibility.html.
     """
+    from toolkit.providers.onnx_wire import opset
+
     found = opset(model)
     if found is None or found >= OLDEST_OPSET:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -137,6 +135,8 @@ class OnnxRuntimeEngine:
 
         Assignment info still shows Q, DQ and Conv where a QLinearConv runs; the profile shows what was executed.
         """
+        import tempfile
+
         options = session_options(self._target, self._config)
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
@@ -167,6 +167,8 @@ def prepare(model: Path, target: Target, folder: Path, chain: Chain, key: str) -
         **RECORD_ASSIGNMENT,
         "session.optimized_model_external_initializers_file_name": f"{output.name}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        # Weights of matrix products are packed for the kernels of this CPU; packed ones are mapped as well.
+        "session.save_external_prepacked_constant_initializers": "1",
     }
     options = session_options(target, config)
     options.optimized_model_filepath = str(output)
@@ -181,8 +183,12 @@ def prepare(model: Path, target: Target, folder: Path, chain: Chain, key: str) -
 
 def prepared_key(model: Path, target: Target) -> str:
     """What an optimized graph is valid for: ONNX Runtime bakes in layouts that fit this CPU's features."""
-    facts = (import_onnxruntime().__version__, platform.machine(), machine.cpu_model(), machine.cpu_features())
-    return cache_key(model, target, *facts)
+    return cache_key(model, target, prepared_facts())
+
+
+def prepared_facts() -> dict[str, str]:
+    """What an optimized graph for the CPU depends on."""
+    return {"onnxruntime": str(import_onnxruntime().__version__), **machine.cpu_facts()}
 
 
 def as_it_is(target: Target) -> Target:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -57,6 +56,8 @@ def placement(session: Any, wanted: str) -> Placement:
 
 def node_events(profile: Path) -> list[dict[str, Any]]:
     """The ``args`` of every node that a profile file says was executed."""
+    import json
+
     events = json.loads(profile.read_text(encoding="utf-8"))
     return [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 
@@ -23,8 +23,10 @@ from toolkit.providers.openvino_ import (
     version,
 )
 from toolkit.providers.openvino_engine import PASSIVE_LAYERS, OpenvinoEngine
-from toolkit.providers.openvino_instruments import OpenvinoInstruments
 from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from toolkit.providers.openvino_instruments import OpenvinoInstruments
 
 
 @final
@@ -39,6 +41,7 @@ class OpenvinoProvider(Provider):
     extra = "openvino"
     placement_rules = "openvino.toml"
     option_values = OPTION_VALUES
+    outward_options = ("CACHE_DIR",)
 
     def probe(self, device: str = "") -> Availability:
         try:
@@ -68,6 +71,8 @@ class OpenvinoProvider(Provider):
         return OpenvinoEngine(import_blob(prepared, target))
 
     def instruments(self, model: Path, target: Target, folder: Path) -> OpenvinoInstruments:
+        from toolkit.providers.openvino_instruments import OpenvinoInstruments  # profiling alone needs it
+
         return OpenvinoInstruments(model, target)
 
     def instances(self, target: Target, count: int) -> tuple[Target, int]:
@@ -99,4 +104,12 @@ class OpenvinoProvider(Provider):
         return Prepared(output.name, self.prepared_key(model, target), note)
 
     def prepared_key(self, model: Path, target: Target) -> str:
-        return cache_key(model, target, version(), machine.cpu_model(), machine.cpu_features())
+        return cache_key(model, target, self.prepared_facts(target))
+
+    def prepared_facts(self, target: Target) -> dict[str, str]:
+        """A blob for a GPU holds programs for it, and depends on its driver."""
+        device = device_of(target)
+        supported = core().get_property(device, "SUPPORTED_PROPERTIES")
+        named = {"device": "FULL_DEVICE_NAME", "driver": "GPU_DRIVER_VERSION", "NPU driver": "NPU_DRIVER_VERSION"}
+        asked = {label: str(core().get_property(device, name)) for label, name in named.items() if name in supported}
+        return {"openvino": version(), **machine.cpu_facts(), **asked}

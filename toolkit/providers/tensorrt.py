@@ -26,6 +26,7 @@ from toolkit.providers.device import Device
 from toolkit.providers.fingerprint import cache_key
 from toolkit.providers.nvidia_devices import NvidiaDevice
 from toolkit.providers.onnxruntime_ import (
+    OUTWARD_KEYS,
     SESSION_ATTRIBUTES,
     SESSION_KEYS,
     SESSION_VALUES,
@@ -75,7 +76,12 @@ def engine_folder(model: Path, target: Target) -> Path:
 def engine_key(model: Path, target: Target) -> str:
     """Hash of the model and its weights, shapes and options (both in the target), versions and the very GPU."""
     device = target.device or "0"
-    return cache_key(model, target, version(device), cuda.gpu_facts(device))
+    return cache_key(model, target, facts(device))
+
+
+def facts(device: str) -> dict[str, str]:
+    """What a built engine depends on beside the model: TensorRT, the driver and the very kind of GPU."""
+    return {"versions": version(device), **cuda.gpu_facts(device)}
 
 
 def model_inputs(model: Path, folder: Path) -> tuple[TensorSpec, ...]:
@@ -194,6 +200,7 @@ class TensorrtProvider(Provider):
     inference_precisions = ("tf32",)
     extra = "gpu"
     placement_rules = "tensorrt.toml"
+    outward_options = (*OUTWARD_KEYS, "trt_extra_plugin_lib_paths")
     option_values = {  # noqa: RUF012
         **SESSION_VALUES,
         PROFILE_DIMS: str,
@@ -246,3 +253,6 @@ class TensorrtProvider(Provider):
 
     def prepared_key(self, model: Path, target: Target) -> str:
         return engine_key(model, target)
+
+    def prepared_facts(self, target: Target) -> dict[str, str]:
+        return facts(target.device or "0")

@@ -6,17 +6,22 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from toolkit.bundle.reader import Bundle, Verify, check_variant, is_bundle, open_bundle
+from toolkit.bundle.kind import Verify, is_bundle
 from toolkit.errors import NotApplicable, ProviderUnavailable, ToolkitError
 from toolkit.files import existing_file
 from toolkit.providers import registry
 from toolkit.providers.base import Engine, Session
+from toolkit.runtime.bare import Opening, check_bare
 from toolkit.runtime.failover import Failover, FallbackWarning
-from toolkit.runtime.records import known_rows
 from toolkit.runtime.selection import Choice, candidates
-from toolkit.runtime.sharing import BatchingWish, InstancesWish, check_wishes, share
 from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from toolkit.bundle.reader import Bundle
+    from toolkit.runtime.sharing import BatchingWish, InstancesWish
 
 
 def load(
@@ -25,7 +30,8 @@ def load(
     *,
     fallback: Sequence[str | Target] = (),
     verify: Verify = "once",
-    prepared: bool = False,
+    prepared: bool | None = None,
+    trust_prepared: bool = False,
     reuse_outputs: bool = False,
     batching: BatchingWish = "off",
     instances: InstancesWish = 1,
@@ -41,8 +47,12 @@ def load(
             Empty means nothing is. Each step is reported by a :class:`FallbackWarning` and on
             ``session.execution.notes``.
         verify: "once" checks hashes in full the first time, then by a stamp; "always" checks in full.
-        prepared: open the engine's ahead-of-time form (ONNX Runtime's optimized graph, OpenVINO's blob) from the user's
-            cache, making it the first time. Opening is quicker from then on; answers are the same.
+        prepared: whether to open the engine's ahead-of-time form (ONNX Runtime's optimized graph, OpenVINO's blob),
+            which is quicker and answers the same. None takes the bundle's own where it holds here; where the bundle
+            has one that does not, the reason is on ``session.notes`` and one for this machine is made in the user's
+            cache. True makes one for any model; False opens the portable file.
+        trust_prepared: open machine code from the bundle that was not made on this machine. It can do anything that
+            this process can.
         reuse_outputs: write outputs over those of the calling thread's last call where shapes stay the same.
         batching: "auto" lets concurrent calls share batches where the model's rows are proven independent and where
             that pays, both measured now, which takes about a second; ``session.execution.notes`` say what was found. A
@@ -58,16 +68,15 @@ def load(
         NotApplicable: it is, but cannot run this model, or not with the batching or instances asked for.
         InvalidBundle, InvalidModel, FileProblem: the files do not hold.
     """
-    check_wishes(batching, instances)
-    bundle = open_bundle(path) if is_bundle(path) else None
-    if bundle is None:
-        existing_file(path, "model file")
+    _check_wishes(batching, instances)
+    bundle = _bundle(path)
+    opening = Opening(verify, prepared, trust_prepared)
     choices = candidates(provider, fallback, None if bundle is None else bundle.manifest)
     notes: list[str] = []
     for index, choice in enumerate(choices):
         try:
-            session = _open(choice, path, bundle, verify, prepared)
-            _share(session, choice, path, bundle, prepared, batching, instances)
+            session = _open(choice, path, bundle, opening)
+            _share(session, choice, path, bundle, opening, batching, instances)
         except (ProviderUnavailable, NotApplicable) as exc:
             if index == len(choices) - 1:
                 raise
@@ -78,15 +87,30 @@ def load(
             if following:
                 session.rescue = Failover(
                     session,
-                    [
-                        (item.target.name, functools.partial(_open, item, path, bundle, verify, prepared))
-                        for item in following
-                    ],
+                    [(item.target.name, functools.partial(_open, item, path, bundle, opening)) for item in following],
                 )
             if reuse_outputs:
                 session.reuse_outputs()
             return session
     raise AssertionError("candidates() never returns nothing")
+
+
+def _check_wishes(batching: BatchingWish, instances: InstancesWish) -> None:
+    """Refuse what is no wish at all; what nothing was wished for imports nothing."""
+    if batching != "off" or instances != 1 or isinstance(instances, bool):
+        from toolkit.runtime.sharing import check_wishes
+
+        check_wishes(batching, instances)
+
+
+def _bundle(path: str | os.PathLike[str]) -> Bundle | None:
+    """The bundle at ``path``; None for a bare file, for which nothing that reads bundles is imported."""
+    if not is_bundle(path):
+        existing_file(path, "model file")
+        return None
+    from toolkit.bundle.reader import open_bundle
+
+    return open_bundle(path)
 
 
 def _report(choice: Choice, following: Choice, exc: ToolkitError) -> str:
@@ -95,24 +119,26 @@ def _report(choice: Choice, following: Choice, exc: ToolkitError) -> str:
     return text
 
 
-def _open(
-    choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, verify: Verify, prepared: bool
-) -> Session:
+def _open(choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, opening: Opening) -> Session:
     engine = registry.provider(choice.target.provider)
     if bundle is None or choice.variant is None:
-        return engine.open(str(path), choice.target, prepared=prepared)
-    engine.require(choice.target)  # before hashing gigabytes
-    check_variant(bundle, choice.variant, verify)
-    session = engine.open(bundle.model_file(choice.variant), choice.target, prepared=prepared)
-    _describe(session, bundle)
-    return session
+        check_bare(Path(path), choice.target, opening)
+        return engine.open(str(path), choice.target, prepared=bool(opening.prepared))
+    from toolkit.runtime.opening import open_variant
+
+    return open_variant(bundle, choice.variant, choice.target, opening)
 
 
 def _share(
-    session: Session, choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, prepared: bool,
+    session: Session, choice: Choice, path: str | os.PathLike[str], bundle: Bundle | None, opening: Opening,
     batching: BatchingWish, instances: InstancesWish,
 ) -> None:  # fmt: skip
     """Batches and instances as asked; what cannot be had takes the session with it."""
+    if batching == "off" and instances == 1:
+        return
+    from toolkit.runtime.records import known_rows
+    from toolkit.runtime.sharing import share
+
     provider = registry.provider(choice.target.provider)
 
     def side_by_side(count: int) -> tuple[Target, Sequence[Engine]] | None:
@@ -121,7 +147,7 @@ def _share(
             return None
         target, opened = found
         model = str(path) if bundle is None or choice.variant is None else bundle.model_file(choice.variant)
-        engines = [provider.open(model, target, prepared=prepared).engine for _ in range(opened)]
+        engines = [provider.open(model, target, prepared=bool(opening.prepared)).engine for _ in range(opened)]
         return target, [engines[index % opened] for index in range(count)]
 
     try:
@@ -130,15 +156,3 @@ def _share(
     except BaseException:
         session.close()
         raise
-
-
-def _describe(session: Session, bundle: Bundle) -> None:
-    """Give the session what only the manifest knows: names of dims (OpenVINO drops them), labels, preprocessing."""
-    manifest = bundle.manifest
-    if {spec.name for spec in manifest.inputs} == {spec.name for spec in session.inputs}:
-        session.inputs = manifest.inputs
-    if [spec.name for spec in manifest.outputs] == [spec.name for spec in session.outputs]:
-        session.outputs = manifest.outputs
-    session.labels = manifest.labels
-    session.preprocessing = manifest.preprocessing
-    session.state = dict(manifest.state)

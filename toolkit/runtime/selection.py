@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from toolkit.bundle.manifest import Manifest, Variant
 from toolkit.errors import NotApplicable, ProviderUnavailable
 from toolkit.providers import registry
 from toolkit.providers.base import Unavailable
 from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from toolkit.bundle.manifest import Manifest, Variant
 
 
 class Choice(msgspec.Struct, frozen=True):
