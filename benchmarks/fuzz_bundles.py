@@ -67,6 +67,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "outcomes": dict(tally.counts),
         "errors": dict(tally.errors),
+        "endless": sorted(tally.endless),
         "wrong": sorted(tally.wrong),
     }
     print(json.dumps({**result, "wrong": len(tally.wrong)}, indent=2))

@@ -1,7 +1,8 @@
 """Open broken bundles in processes of their own, and judge what came of it.
 
 A worker opens each file that it is told of with ``toolkit.load`` and runs it once. The one who feeds it sees crashes
-(the process is gone), hangs (no answer in time), errors that are not documented, and files outside the sandbox.
+(the process is gone), hangs (not opened in time), errors that are not documented, files outside the sandbox. A model
+that opens and does not end is "endless": a Loop may say so, and no check can tell in general.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 MEMORY_BYTES = 8 << 30
@@ -36,12 +38,16 @@ def worker() -> None:
     for line in sys.stdin:
         path, provider, cache = json.loads(line)
         os.environ["TOOLKIT_CACHE"] = cache
-        answers.write(json.dumps(attempt(Path(path), provider)) + "\n")
-        answers.flush()
+
+        def tell(kind: str, detail: str = "") -> None:
+            answers.write(json.dumps([kind, detail]) + "\n")
+            answers.flush()
+
+        tell(*attempt(Path(path), provider, tell))
 
 
-def attempt(path: Path, provider: str) -> list[str]:
-    """What came of opening and running: ["opened" | "ran" | "refused" | "bug", detail]."""
+def attempt(path: Path, provider: str, tell: Callable[[str], None]) -> tuple[str, str]:
+    """What came of opening and running: "opened", "ran", "refused" or "bug", and detail; tells before it runs."""
     import numpy as np
 
     import toolkit
@@ -53,14 +59,15 @@ def attempt(path: Path, provider: str) -> list[str]:
         session = toolkit.load(path, provider)
         sizes = complete_dims(session.inputs)
         if any(float(np.prod(concrete_shape(spec, sizes), dtype=float)) > _MAX_ELEMENTS for spec in session.inputs):
-            return ["opened", ""]
+            return "opened", ""
+        tell("running")
         session(example_inputs(session.inputs))
-        return ["ran", ""]
+        return "ran", ""
     except ToolkitError as exc:
         text = str(exc)
-        return ["bug", f"more than one line: {text}"] if "\n" in text else ["refused", f"{type(exc).__name__}: {text}"]
+        return ("bug", f"more than one line: {text}") if "\n" in text else ("refused", f"{type(exc).__name__}: {text}")
     except Exception:  # noqa: BLE001 - that is what is looked for
-        return ["bug", traceback.format_exc()[-1500:]]
+        return "bug", traceback.format_exc()[-1500:]
     finally:
         if session is not None:
             session.close()
@@ -70,39 +77,53 @@ class Worker:
     """A process that opens bundles, started anew when it is gone."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
 
     def judge(self, path: Path, provider: str, cache: Path) -> tuple[str, str]:
-        """What came of ``path``: "ran", "opened", "refused", "bug", "crash" or "hang", and details."""
+        """What came of ``path``: "ran", "opened", "refused", "endless", "bug", "crash" or "hang", and details."""
         process = self._process = self._process or self._start()
         assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps([str(path), provider, str(cache)]) + "\n")
+            process.stdin.write(json.dumps([str(path), provider, str(cache)]).encode() + b"\n")
             process.stdin.flush()
         except OSError:
             return self._gone()
-        ready, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
-        if not ready:
-            process.kill()
-            process.wait()
-            self._process = None
-            return "hang", f"no answer in {PATIENCE_SECONDS} s"
-        line = process.stdout.readline()
-        if not line:
+        late = "hang"
+        while line := self._line(process):
+            kind, detail = json.loads(line)
+            if kind != "running":
+                return kind, detail
+            late = "endless"
+        if line is not None:
             return self._gone()
-        kind, detail = json.loads(line)
-        return kind, detail
+        process.kill()
+        self._gone()
+        return late, f"no answer in {PATIENCE_SECONDS} s"
+
+    def _line(self, process: subprocess.Popen[bytes]) -> bytes | None:
+        """The next line of its answers; empty when the process is gone, None when it is late."""
+        assert process.stdout is not None
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
+            if not ready:
+                return None
+            block = os.read(process.stdout.fileno(), 1 << 16)
+            if not block:
+                return b""
+            self._pending += block
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
 
     def _gone(self) -> tuple[str, str]:
         assert self._process is not None
         code = self._process.wait()
-        self._process = None
+        self._process, self._pending = None, b""
         return "crash", f"exit code {code}"
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from tests.bundle.fuzzing import worker; worker()"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT)
 
     def close(self) -> None:
         if self._process is not None:
@@ -151,11 +172,14 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.endless: list[int] = []
         self.wrong: list[tuple[int, str, str]] = []
 
     def add(self, seed: int, what: str, kind: str, detail: str) -> None:
         self.counts[kind] += 1
         if kind == "refused":
             self.errors[detail.split(":", 1)[0]] += 1
+        elif kind == "endless":
+            self.endless.append(seed)
         elif kind not in ("ran", "opened"):
             self.wrong.append((seed, what, f"{kind}: {detail}"))

@@ -70,7 +70,7 @@ def test_a_case_is_the_same_each_time(seeds: dict[str, bytes]) -> None:
 def test_the_judge_sees_a_crash_and_an_escape(tmp_path: Path) -> None:
     sandbox, worker = Sandbox(tmp_path / "sandbox"), Worker()
     worker._start = lambda: __import__("subprocess").Popen(  # type: ignore[method-assign]
-        ["sh", "-c", "read line; kill -SEGV $$"], stdin=-1, stdout=-1, text=True
+        ["sh", "-c", "read line; kill -SEGV $$"], stdin=-1, stdout=-1
     )
     sandbox.put(b"x")
     assert worker.judge(sandbox.path, "cpu", sandbox.cache) == ("crash", "exit code -11")
