@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.graph.building import build, normal, run
@@ -64,6 +65,14 @@ def test_a_dim_without_a_name_goes_by_its_tensor_and_axis() -> None:
     model = build("g (float[?, ?] x) => (float[?, ?] y) { y = Relu(x) }")
     assert facts(fix_dims(model, {"x_dim1": 7})).inputs[0].shape == ("x_dim0", 7)
     assert facts(rename_dims(model, {"x_dim0": "batch"})).inputs[0].shape == ("batch", "x_dim1")
+
+
+def test_dims_may_be_called_what_is_no_expression() -> None:
+    model = build("g (float[batch, n] x) => (float[batch, n] y) { y = Relu(x) }")
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape([ir.SymbolicDim("b a<t>ch"), ir.SymbolicDim("n")])
+    fixed = facts(fix_dims(model, {"b a<t>ch": 3}))
+    assert [spec.shape for spec in (*fixed.inputs, *fixed.outputs)] == [(3, "n"), (3, "n")]
 
 
 def test_renaming_keeps_the_numbers_and_refuses_to_equate() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import UsageError
-from toolkit.profiler.beyond import energy, slowed, throughput, with_costs
+from toolkit.profiler.beyond import alone, block_time, energy, slowed, throughput, with_costs
 from toolkit.profiler.cases import Case
 from toolkit.profiler.costs import Machine, read_machine
 from toolkit.profiler.gauges import Instruments, Readings
@@ -42,6 +42,7 @@ def test_price_and_energy_of_a_machine() -> None:
     assert machine.price(1000.0) == PriceRecord(per_million=1.0, currency="EUR")
     assert machine.energy(1000.0) == EnergyRecord(joules=0.065, watts=65, idle_watts=20, source="machine.toml")
     assert Machine().price(1000.0) is None and Machine().energy(1000.0) is None
+    assert machine.price(0.0) is None and machine.energy(0.0) is None  # calls that hold no sample
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -97,6 +98,17 @@ def test_throughput_of_one_stream_is_that_of_its_calls_and_of_several_by_the_wal
     assert throughput(course(turns, scenario="multi-stream", streams=3)) == pytest.approx(2 * 5 / 0.010)
     without = [Turn(0, 0, [4 * MS, 6 * MS])]  # of an older record
     assert throughput(course(without, scenario="multi-stream", streams=3)) == pytest.approx(2 / 0.005)
+
+
+def test_several_streams_are_compared_by_the_wall_and_one_by_its_median() -> None:
+    turn = Turn(0, 0, [1000, 1000, 1000, 10 * MS], done=4.0, window_ns=10 * MS)
+    loaded = course([turn], scenario="multi-stream", streams=3)
+    assert block_time(course([turn]), turn) == 1000
+    assert block_time(loaded, turn) == pytest.approx(10 * MS / (4 * 2))
+    assert alone(loaded, throughput(loaded), 1000) == [
+        "most calls met no other one, 2500 times below the mean: read the throughput, not p50"
+    ]
+    assert alone(loaded, throughput(loaded), 3 * MS) == alone(course([turn]), 800.0, 1000) == []
 
 
 def test_all_that_is_known_comes_into_the_record() -> None:

@@ -96,7 +96,8 @@ def test_points_of_threads_are_targets_that_say_so_and_are_compared(null_model: 
     [
         ({"scenarios": ["server"]}, "--scenario: no such scenario; got 'server'"),
         ({"scenarios": []}, "--scenario: no scenario to measure"),
-        ({"streams": 0}, "--streams: calls need a stream"),
+        ({"streams": 0}, "--streams: cannot be measured; got 0; expected 1 to 256"),
+        ({"streams": 100_000}, "--streams: cannot be measured"),
         ({"sweeps": {"batch": []}}, "--sweep: batch takes sizes of 1 or more"),
         ({"sweeps": {"batch": [0, 1]}}, "--sweep: batch takes sizes of 1 or more"),
         ({"sweeps": {"width": [8]}}, "a file has one width"),

@@ -79,4 +79,7 @@ def test_columns_give_way_in_the_first() -> None:
     assert rows[1].split() == ["short", "c"]
     assert columns([]) == []
     assert shortened("abcdefghij", 5) == "ab…ij"
+    assert shortened("模型模型模型模型", 9) == "模型…模型"  # wide characters take two cells each
+    assert columns([("模型", "a"), ("x", "b")]) == ["模型   a", "x      b"]
+    assert shortened("a\nb\x1b[31m", 80) == "a\\nb\\x1b[31m"
     assert (bar(0, 10), bar(0.5, 10), bar(2, 10), bar(0.0125, 10)) == ("", "█████", "██████████", "▏")

@@ -109,8 +109,16 @@ def fix_dims(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
     for graph in every_graph(copy):
         for value in values(graph):
             if value.shape is not None and value.const_value is None:
-                value.shape = value.shape.evaluate(dims)
+                value.shape = _evaluated(value.shape, dims)
     return copy
+
+
+def _evaluated(shape: ir.Shape, dims: Mapping[str, int]) -> ir.Shape:
+    """``shape`` with ``dims`` put in, into sums and products of them too where dims can be read as such."""
+    try:
+        return shape.evaluate(dims)
+    except ValueError:  # a file may call its dims anything
+        return ir.Shape([dims.get(dim.value or "", dim) if isinstance(dim, ir.SymbolicDim) else dim for dim in shape])
 
 
 def rename_dims(model: ir.Model, names: Mapping[str, str]) -> ir.Model:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from toolkit.errors import UsageError
-from toolkit.profiler.beyond import block_time, throughput
+from toolkit.profiler.beyond import alone, block_time, throughput
 from toolkit.profiler.cases import Case, Skipped, label
 from toolkit.profiler.doubts import Series, doubts
 from toolkit.profiler.pairing import paired_ratio
@@ -58,7 +58,7 @@ def measured_record(course: Course) -> CaseRecord:
         peak_memory_bytes=course.peak_memory_bytes,
         base_memory_bytes=opened[0].base_memory_bytes,
         execution=course.execution,
-        warnings=[*warnings, *doubts(series)],
+        warnings=[*warnings, *doubts(series), *alone(course, throughput(course), found["p50"].value)],
     )
 
 

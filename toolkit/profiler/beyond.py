@@ -16,6 +16,8 @@ from toolkit.profiler.records import CaseRecord, EnergyRecord
 from toolkit.profiler.schedule import Course, Turn
 
 FREQUENCY_DROP = 0.05
+ALONE = 2.0
+"""Mean over median latency of several streams beyond which the median says little about the load."""
 BRAKED_SHARE = 0.1
 # With fewer blocks in each third, one odd reading would speak for all.
 _FEWEST_BLOCKS = 4
@@ -24,10 +26,11 @@ _FEWEST_BLOCKS = 4
 def block_time(course: Course, turn: Turn) -> float:
     """What is compared: the median latency of a block, in nanoseconds.
 
-    Offline, where batches differ, it is the wall time per sample, all streams together.
+    With several streams, and offline, where batches differ, it is the wall time per sample, all streams together: calls
+    of microseconds may hold the interpreter's lock for themselves, so that most of them never met another.
     """
     batch = course.openings[-1].batch
-    if course.case.scenario != "offline":
+    if course.case.scenario == "single-stream":
         return float(np.median(turn.samples_ns))
     return turn.window_ns / (turn.done * batch) if turn.done else float(np.median(turn.samples_ns)) / batch
 
@@ -42,6 +45,17 @@ def throughput(course: Course) -> float:
     if course.case.scenario == "single-stream" or not done or not window_ns:
         return float(batch * 1e9 / np.mean(np.concatenate([turn.samples_ns for turn in course.turns])))
     return batch * done * 1e9 / window_ns
+
+
+def alone(course: Course, samples_per_s: float, p50_ns: int | None) -> list[str]:
+    """Said where the median call of several streams was much faster than the streams together account for."""
+    streams, batch = course.openings[-1].streams, course.openings[-1].batch
+    if course.case.scenario != "multi-stream" or not p50_ns or not samples_per_s:
+        return []
+    mean_ns = streams * batch * 1e9 / samples_per_s
+    if mean_ns < ALONE * p50_ns:
+        return []
+    return [f"most calls met no other one, {mean_ns / p50_ns:.0f} times below the mean: read the throughput, not p50"]
 
 
 def with_costs(record: CaseRecord, course: Course, search: Search | None, machine: Machine) -> CaseRecord:

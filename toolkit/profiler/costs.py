@@ -36,13 +36,13 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def price(self, samples_per_s: float) -> PriceRecord | None:
         """Of a million samples, at this throughput around the clock; None without a price."""
-        if self.price_per_hour is None:
+        if self.price_per_hour is None or not samples_per_s:
             return None
         return PriceRecord(per_million=self.price_per_hour / 3600 / samples_per_s * _MILLION, currency=self.currency)
 
     def energy(self, samples_per_s: float) -> EnergyRecord | None:
         """Of a sample, from the watts that the user says; None without."""
-        if self.watts is None:
+        if self.watts is None or not samples_per_s:
             return None
         return EnergyRecord(
             joules=self.watts / samples_per_s, watts=self.watts, idle_watts=self.idle_watts, source=SOURCE

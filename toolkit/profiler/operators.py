@@ -18,6 +18,7 @@ from toolkit.profiler.records import CaseRecord, OperatorProfile, OperatorRecord
 from toolkit.profiler.roofline import peak_for, roof
 from toolkit.profiler.schedule import OnProgress, Progress
 from toolkit.profiler.timing import Start, Timed, TimedNode, time_nodes
+from toolkit.providers.base import first_line
 
 _DURATION_NS = 3_000_000_000
 # Names, shapes and thread statistics of a node are put into words while its clock runs; more than that is no overhead.
@@ -73,8 +74,10 @@ class _Course:
                 if self._records[index].streams > 1:
                     raise CaseEnded("not_applicable", "calls of several streams overlap; single-stream has it")
                 self._timed[index] = _timed(case, self._start)
-            except ToolkitError as exc:
-                reason = exc.reason if isinstance(exc, CaseEnded) else str(exc)
+            except CaseEnded as exc:
+                self._records[index] = _unexplained(self._records[index], exc.reason)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, what was measured is not lost over it
+                reason = str(exc) if isinstance(exc, ToolkitError) else f"{type(exc).__name__}: {first_line(exc)}"
                 self._records[index] = _unexplained(self._records[index], reason)
 
     def measure_peaks(self) -> None:

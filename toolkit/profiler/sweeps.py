@@ -47,6 +47,10 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(target, name=f"{target.name}[threads={self.threads}]", threads=self.threads)
 
 
+MOST_STREAMS = 256
+"""Threads of one process; more of them are measured waiting for the interpreter's lock."""
+
+
 def check_scenarios(scenarios: Sequence[str], streams: int, sweeps: Sweeps) -> None:
     """Refuse what cannot be measured.
 
@@ -59,8 +63,8 @@ def check_scenarios(scenarios: Sequence[str], streams: int, sweeps: Sweeps) -> N
             raise UsageError("no such scenario", where="--scenario", got=repr(name), expected=expected)
     if not scenarios:
         raise UsageError("no scenario to measure", where="--scenario", expected=", ".join(get_args(Scenario)))
-    if streams < 1:
-        raise UsageError("calls need a stream", where="--streams", got=streams)
+    if not 1 <= streams <= MOST_STREAMS:
+        raise UsageError("cannot be measured", where="--streams", got=streams, expected=f"1 to {MOST_STREAMS}")
     for name, values in sweeps.items():
         if not values or min(values) < 1:
             raise UsageError(f"{name} takes sizes of 1 or more", where="--sweep", got=list(values))

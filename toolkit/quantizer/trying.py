@@ -197,8 +197,8 @@ class Bench:
             return ""
         return (
             f"{accuracy.drop:.2f} points lost, of {found.samples} samples {found.lost} lost and {found.gained} gained, "
-            f"are chance (p {found.p_value:.2f}): the float model's probabilities expect {found.expected_drop:.2f}; "
-            "more samples would tell"
+            f"cannot be told from chance (p {found.p_value:.2f}); by the float model's own probabilities "
+            f"{found.expected_drop:.2f} points are lost; more samples would tell"
         )
 
 
