@@ -10,6 +10,7 @@ import pytest
 from tests.graph.building import build, normal
 from toolkit.errors import UsageError
 from toolkit.graph.cost import cost
+from toolkit.graph.node_cost import NodeCosts
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,22 @@ def test_half_precision_and_packed_types_take_less_room() -> None:
     )
     by_operator = {item.operator: item for item in cost(quantized, {"n": 1}).operators}
     assert by_operator["DequantizeLinear"].weight_bytes == 12 + 4
+
+
+@pytest.mark.parametrize(
+    ("attributes", "share"),
+    [
+        ("kernel_shape=[3,3]", 1.0),
+        ("pads=[1,1,1,1]", (19 / 21) ** 2),  # of 3 taps at 7 places, 2 miss a row of 7
+        ('auto_pad="SAME_UPPER"', (19 / 21) ** 2),
+        ("pads=[0,0,2,0]", (5 * 3 + 2 + 1) / 21),  # 7 places down, of which the last two meet 2 and 1 rows
+        ("pads=[1,1,1,1], strides=[2,2]", (10 / 12) ** 2),  # 4 places, the first and the last miss one each
+        ("pads=[2,2,2,2], dilations=[2,2]", (17 / 21) ** 2),  # places 0, 1, 5 and 6 miss one each
+    ],
+)
+def test_multiplications_by_padding_are_not_counted_in_what_a_kernel_does(attributes: str, share: float) -> None:
+    text = f"g (float[1,2,7,7] x) => (float[1,4,h,v] y) {{ y = Conv<{attributes}>(x, w) }}"
+    model = build(text, weights={"w": normal(4, 2, 3, 3)})
+    model.graph[0].name = "conv"
+    whole = cost(model).flops
+    assert NodeCosts(model, {}).region(["conv"]).flops == pytest.approx(whole * share, abs=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 Sizes = Sequence[tuple[int, ...] | None]
@@ -74,6 +75,24 @@ def _conv(weight: int, bias: int) -> Rule:
         return _count(outputs, 0) * (per_output + _has(inputs, bias))
 
     return rule
+
+
+def share_on_data(node: ir.Node, image: Sequence[int], kernel: Sequence[int], outputs: Sequence[int]) -> float:
+    """Part of a Conv's multiplications that meet the image, not its padding; sizes are those of the spatial axes."""
+    axes = range(len(outputs))
+    strides = node.attributes.get_ints("strides") or (1,) * len(axes)
+    dilations = node.attributes.get_ints("dilations") or (1,) * len(axes)
+    pads = list(node.attributes.get_ints("pads") or (0,) * 2 * len(axes))
+    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    share = 1.0
+    for axis in axes:
+        reach = (outputs[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        missing = max(0, reach - image[axis])
+        begin = {"SAME_UPPER": missing // 2, "SAME_LOWER": -(-missing // 2)}.get(str(automatic), pads[axis])
+        firsts = np.arange(outputs[axis])[:, None] * strides[axis] - begin
+        taps = firsts + np.arange(kernel[axis]) * dilations[axis]
+        share *= float(np.mean((taps >= 0) & (taps < image[axis]))) if taps.size else 1.0
+    return share
 
 
 def _conv_transpose(node: ir.Node, inputs: Sizes, outputs: Sizes) -> int:

@@ -1,7 +1,8 @@
 """What some nodes of a model cost together, as when an engine runs them as one: arithmetic, and memory traffic.
 
 Conventions as in :mod:`toolkit.graph.cost`, but for what passes between the nodes: it never leaves the registers or the
-cache of the kernel that they were fused into, and is not counted.
+cache of the kernel that they were fused into, and is not counted; and multiplications by a convolution's padding, which
+kernels leave out: 18 % of them where a 3 × 3 filter passes over 7 × 7 pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from toolkit.graph.cost import ValueSizes, is_constant, settled
 from toolkit.graph.edit import subgraphs
-from toolkit.graph.flops import VIEWS
+from toolkit.graph.flops import VIEWS, share_on_data
 from toolkit.graph.shapes import infer
 from toolkit.graph.walk import every_graph, every_node
 
@@ -74,7 +75,7 @@ class NodeCosts:
         """Operations of one node; of an If the costlier branch, unless its nodes are accounted for elsewhere."""
         bodies = subgraphs(node)
         if not bodies:
-            return self._values.flops(node) if self._values.known(node) else None
+            return self._own_flops(node) if self._values.known(node) else None
         own = [[member for member in body if member in inside] for body in bodies]
         if not any(own):
             return 0
@@ -84,6 +85,15 @@ class NodeCosts:
         if any(flops is None for branch in branches for flops in branch):
             return None
         return max(sum(flops for flops in branch if flops is not None) for branch in branches)
+
+    def _own_flops(self, node: ir.Node) -> int | None:
+        flops = self._values.flops(node)
+        if flops is None or node.op_type != "Conv":
+            return flops
+        image, filters, outputs = (self._values.of(value) for value in (*node.inputs[:2], node.outputs[0]))
+        if image is None or filters is None or outputs is None:
+            return flops
+        return round(flops * share_on_data(node, image[2:], filters[2:], outputs[2:]))
 
     def _runs_in(self, node: ir.Node, inside: set[ir.Node]) -> bool:
         """Whether ``node`` is counted with an If or a loop of the region that it runs in."""

@@ -1,4 +1,4 @@
-"""Models made to run as fast as an engine and its machine can: large products, and passes over large arrays."""
+"""Models made to run as fast as an engine and its machine can: products, convolutions, and passes over large arrays."""
 
 from __future__ import annotations
 
@@ -25,28 +25,41 @@ def write_product(path: Path, kind: Kind, rows: int, widths: tuple[int, ...], se
     Weights are constant, as in a model. In int8, activations are unsigned with a zero point and weights signed, each
     product between its Q and DQ nodes, which is what engines know best; 16-bit kinds are cast at both ends.
     """
-    make = _quantized if kind == "int8" else _floating
-    nodes, constants, edge = make(kind, widths, np.random.default_rng(seed))
-    x = helper.make_tensor_value_info("x", edge, [rows, widths[0]])
-    y = helper.make_tensor_value_info("y", edge, [rows, widths[-1]])
+    weights = _weights(seed, [(rows, columns) for rows, columns in pairwise(widths)], 0)
+    _write_chain(path, kind, "MatMul", weights, [rows, widths[0]], [rows, widths[-1]])
+
+
+def write_convolution(path: Path, kind: Kind, size: int, channels: tuple[int, ...], seed: int = 0) -> None:
+    """Write a chain of 3 × 3 convolutions of one image, ``size`` high and wide, without padding; otherwise the same."""
+    weights = _weights(seed, [(outputs, inputs, 3, 3) for inputs, outputs in pairwise(channels)], 1)
+    left = size - 2 * len(weights)
+    _write_chain(path, kind, "Conv", weights, [1, channels[0], size, size], [1, channels[-1], left, left])
+
+
+def _weights(seed: int, shapes: Sequence[tuple[int, ...]], output: int) -> list[Array]:
+    """Numbers that keep a chain of products within sight of 1; all axes but ``output`` or the last are summed over."""
+    rng = np.random.default_rng(seed)
+    summed = [np.prod(shape[1:]) if output else shape[0] for shape in shapes]
+    return [(rng.standard_normal(shape) / n**0.5).astype(np.float32) for shape, n in zip(shapes, summed, strict=True)]
+
+
+def _write_chain(
+    path: Path, kind: Kind, operator: str, weights: Sequence[Array], entry: list[int], end: list[int]
+) -> None:
+    nodes, constants, edge = (_quantized if kind == "int8" else _floating)(kind, operator, weights)
+    x, y = (helper.make_tensor_value_info(name, edge, shape) for name, shape in (("x", entry), ("y", end)))
     _write(path, nodes, [x], [y], constants)
 
 
-def _weights(rng: np.random.Generator, rows: int, columns: int) -> Array:
-    """Numbers that keep a chain of products within sight of 1."""
-    return np.asarray(rng.standard_normal((rows, columns)) / np.sqrt(rows), dtype=np.float32)
-
-
 def _floating(
-    kind: str, widths: tuple[int, ...], rng: np.random.Generator
+    kind: str, operator: str, weights: Sequence[Array]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], int]:
     dtype = _TYPES[kind]
-    names = ["x16" if dtype != TensorProto.FLOAT else "x", *(f"h{i}" for i in range(1, len(widths)))]
+    names = ["x16" if dtype != TensorProto.FLOAT else "x", *(f"h{i}" for i in range(1, len(weights) + 1))]
     nodes, constants = [], []
-    for index, (rows, columns) in enumerate(pairwise(widths)):
-        weight = _weights(rng, rows, columns)
+    for index, weight in enumerate(weights):
         constants.append(helper.make_tensor(f"w{index}", dtype, weight.shape, weight.reshape(-1)))
-        nodes.append(helper.make_node("MatMul", [names[index], f"w{index}"], [names[index + 1]], f"product{index}"))
+        nodes.append(helper.make_node(operator, [names[index], f"w{index}"], [names[index + 1]], f"product{index}"))
     if dtype != TensorProto.FLOAT:
         nodes.insert(0, helper.make_node("Cast", ["x"], ["x16"], "enter", to=dtype))
         nodes.append(helper.make_node("Cast", [names[-1]], ["y"], "leave", to=TensorProto.FLOAT))
@@ -56,15 +69,14 @@ def _floating(
 
 
 def _quantized(
-    kind: str, widths: tuple[int, ...], rng: np.random.Generator
+    kind: str, operator: str, weights: Sequence[Array]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], int]:
     scale, zero = np.float32(_SCALE), np.uint8(_ZERO)
     constants = [numpy_helper.from_array(np.asarray(scale), "s"), numpy_helper.from_array(np.asarray(zero), "z")]
     nodes = []
-    for index, (rows, columns) in enumerate(pairwise(widths)):
+    for index, weight in enumerate(weights):
         source = "x" if index == 0 else f"q{index}"
-        target = "y" if index == len(widths) - 2 else f"q{index + 1}"
-        weight = _weights(rng, rows, columns)
+        target = "y" if index == len(weights) - 1 else f"q{index + 1}"
         step = np.float32(np.abs(weight).max() / 127)
         constants += [
             numpy_helper.from_array(np.round(weight / step).astype(np.int8), f"w{index}"),
@@ -76,7 +88,7 @@ def _quantized(
             helper.make_node(
                 "DequantizeLinear", [f"w{index}", f"ws{index}", f"wz{index}"], [f"b{index}"], f"weight{index}"
             ),
-            helper.make_node("MatMul", [f"a{index}", f"b{index}"], [f"c{index}"], f"product{index}"),
+            helper.make_node(operator, [f"a{index}", f"b{index}"], [f"c{index}"], f"product{index}"),
             helper.make_node("QuantizeLinear", [f"c{index}", "s", "z"], [target], f"leave{index}"),
         ]
     return nodes, constants, TensorProto.UINT8

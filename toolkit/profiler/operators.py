@@ -154,7 +154,7 @@ def without_overhead(
 
 def _operator(item: TimedNode, time_ns: float, latency_ns: float, peak: PeakRecord | None) -> OperatorRecord:
     cost = item.cost
-    above = roof(cost, peak) if peak is not None and item.nodes and time_ns >= _COARSE_NS else None
+    above = roof(cost, peak, item.operators) if peak is not None and item.nodes and time_ns >= _COARSE_NS else None
     return OperatorRecord(
         name=item.node.name,
         operator=item.node.operator,

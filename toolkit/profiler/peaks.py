@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
 import toolkit.machine as machine
-from toolkit.graph.peak_models import Kind, write_passes, write_product
+from toolkit.graph.peak_models import Kind, write_convolution, write_passes, write_product
 from toolkit.profiler.cases import Case
 from toolkit.profiler.process import CaseEnded
 from toolkit.profiler.records import PeakRecord
@@ -21,6 +22,7 @@ from toolkit.targets import Target
 _DURATION_NS = 1_500_000_000
 # Small products fit between two interruptions and into the caches of few cores; only large ones busy many cores.
 _ROWS, _WIDTHS = 512, (512, 512, 1024, 2048, 2048, 512)
+_IMAGE, _CHANNELS = 34, (128, 128, 256, 256)
 # One float32 row of an array that is passed over; rows are what threads share.
 _COLUMNS = 1024
 _ROW_BYTES = 4 * _COLUMNS
@@ -37,16 +39,29 @@ def peaks(target: Target, precisions: Collection[str], start: Start) -> list[Pea
     Raises:
         CaseEnded: the engine cannot run even the passes over arrays.
     """
+    kinds = [kind for kind in KINDS if kind in precisions]
+    # Twice, with other things between: a shared machine is not equally fast at any moment.
+    first = {kind: _flops_per_s(target, kind, start, _PRODUCT) for kind in kinds}
     bandwidth = _bandwidth(target, start)
     found = []
-    for precision in (kind for kind in KINDS if kind in precisions):
-        flops = _flops_per_s(target, precision, start)
-        found.append(msgspec.structs.replace(bandwidth, precision=precision, flops_per_s=flops))
+    for kind in kinds:
+        convolution = _flops_per_s(target, kind, start, _CONVOLUTION)
+        product = _best(first[kind], _flops_per_s(target, kind, start, _PRODUCT))
+        facts = {"precision": kind, "flops_per_s": product, "conv_flops_per_s": convolution}
+        found.append(msgspec.structs.replace(bandwidth, **facts))
     return found or [bandwidth]
 
 
-def _flops_per_s(target: Target, precision: Kind, start: Start) -> float | None:
-    """The best product that was executed in ``precision``; None where the engine has none."""
+def _best(*rates: float | None) -> float | None:
+    return max((rate for rate in rates if rate), default=None)
+
+
+_PRODUCT = partial(write_product, rows=_ROWS, widths=_WIDTHS)
+_CONVOLUTION = partial(write_convolution, size=_IMAGE, channels=_CHANNELS)
+
+
+def _flops_per_s(target: Target, precision: Kind, start: Start, write: Callable[[Path, Kind], None]) -> float | None:
+    """The best of what ``write`` writes that was executed in ``precision``; None where the engine has none."""
     rounds = precision in registry.provider(target.provider).inference_precisions
     # Where an engine rounds float32 files as it is told, that is how this precision is reached on it.
     kind: Kind = "float32" if rounds else precision
@@ -55,12 +70,12 @@ def _flops_per_s(target: Target, precision: Kind, start: Start) -> float | None:
     target = msgspec.structs.replace(target, inference_precision=rounding, precisions=())
     with tempfile.TemporaryDirectory(prefix="toolkit-peak-") as folder:
         path = Path(folder) / "product.onnx"
-        write_product(path, kind, _ROWS, _WIDTHS)
+        write(path, kind)
         nodes = _timed(path, target, start)
     rates = [
         1e9 * item.cost.flops / item.node.best_ns
         for item in nodes
-        if item.node.precision == precision and "MatMul" in item.operators and item.cost.flops
+        if item.node.precision == precision and {"MatMul", "Conv"} & set(item.operators) and item.cost.flops
     ]
     return max(rates, default=None)
 

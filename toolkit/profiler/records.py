@@ -94,7 +94,8 @@ class PeakRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine can do at most, measured in the same run through the same engine.
 
     Attributes:
-        precision: of the product that was timed, for ``flops_per_s``.
+        precision: of the large matrix product that was timed, for ``flops_per_s``; engines' convolutions may do more,
+            ``conv_flops_per_s``.
         bytes_per_s: of a pass over an array far larger than the caches that reads and writes every element in place,
             where no line is fetched only to be overwritten; ``read_bytes_per_s``: of one that only reads.
         cached_bytes_per_s, cached_read_bytes_per_s: the same over arrays that stay in the caches, at the best size.
@@ -109,6 +110,7 @@ class PeakRecord(msgspec.Struct, frozen=True, kw_only=True):
     cached_bytes_per_s: float | None = None
     cached_read_bytes_per_s: float | None = None
     cache_bytes: int = 0
+    conv_flops_per_s: float | None = None
 
 
 class EnergyRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ Source: Williams, Waterman, Patterson, "Roofline", CACM 52 (2009).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -36,11 +36,16 @@ def peak_for(precision: str, target: str, peaks: Iterable[PeakRecord]) -> PeakRe
     return msgspec.structs.replace(own[0], precision=precision, flops_per_s=None) if own else None
 
 
-def roof(cost: RegionCost, peak: PeakRecord) -> Roof | None:
-    """The roof over a node; None where its arithmetic or the machine's peak is not known, or it does nothing."""
-    if cost.flops is None or (cost.flops and not peak.flops_per_s):
+def roof(cost: RegionCost, peak: PeakRecord, operators: Collection[str] = ()) -> Roof | None:
+    """The roof over a node; None where its arithmetic or the machine's peak is not known, or it does nothing.
+
+    Args:
+        operators: what the node runs, since convolutions have kernels, and so a roof, of their own.
+    """
+    flops_per_s = _best(peak.flops_per_s, peak.conv_flops_per_s if "Conv" in operators else None)
+    if cost.flops is None or (cost.flops and not flops_per_s):
         return None
-    compute = 1e9 * cost.flops / peak.flops_per_s if peak.flops_per_s else 0.0
+    compute = 1e9 * cost.flops / flops_per_s if flops_per_s else 0.0
     memory = traffic_ns(cost.read_bytes + cost.written_bytes, peak)
     if memory is None or not (compute or memory):
         return None

@@ -74,9 +74,14 @@ def _peaks(peaks: list[PeakRecord]) -> Iterator[str]:
     yield "Peaks measured here (of peak: c by arithmetic, m by memory; roofline):"
     for target in dict.fromkeys(peak.target for peak in peaks):
         own = [peak for peak in peaks if peak.target == target]
-        flops = [f"{peak.precision} {digits(peak.flops_per_s / 1e9)} GFLOP/s" for peak in own if peak.flops_per_s]
+        flops = [_flops(peak) for peak in own if peak.flops_per_s]
         yield from note(f"{target}: {', '.join([*flops, *_bandwidths(own[0])])}")
     yield ""
+
+
+def _flops(peak: PeakRecord) -> str:
+    convolution = f", convolution {digits(peak.conv_flops_per_s / 1e9)}" if peak.conv_flops_per_s else ""
+    return f"{peak.precision} {digits((peak.flops_per_s or 0) / 1e9)} GFLOP/s{convolution}"
 
 
 def _bandwidths(peak: PeakRecord) -> list[str]:

@@ -87,17 +87,23 @@ def _used(roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> list[PeakRecord]
 
 def _figure(context: Context, case: CaseRecord, roofs: Sequence[PeakRecord], found: Sequence[Dot]) -> str:
     slopes = [slope for name, fields in _SLOPES.items() if (slope := _slope(name, roofs, fields)).bytes_per_s]
-    tops = [peak.flops_per_s or 0 for peak in roofs]
+    tops = [rate for peak in roofs for rate in (peak.flops_per_s or 0, peak.conv_flops_per_s or 0) if rate]
     intensities = [dot.intensity for dot in found] + [top / slopes[0].bytes_per_s for top in tops if slopes]
     x = Axis("operations per byte, logarithmic", *padded(intensities, 0.1), plain)
     y = Axis("operations per second, logarithmic", *padded([*tops, *(dot.rate for dot in found)], 0.1), _rate)
-    words = "; ".join(f"{peak.precision} {prefixed(_rounded(peak.flops_per_s or 0), 'OP/s')}" for peak in roofs)
+    words = "; ".join(map(_peak_words, roofs))
     memory = "".join(f"; {slope.name} {prefixed(_rounded(slope.bytes_per_s), 'B/s')}" for slope in slopes)
     told = f"Roofline of {context.label(case)}: peaks {words}{memory}; {len(found)} operators"
     seen = {kind(dot.record) for dot in found}
     entries = [(number, name) for number, name in enumerate(KINDS) if name in seen]
     key = f"Measured peaks: {escape(words + memory)}. Larger marks: more of the time.{series_key(entries)}"
     return figure(lambda width: _chart(roofs, slopes, found, x, y, width, told), context.told(case), key)
+
+
+def _peak_words(peak: PeakRecord) -> str:
+    convolution = peak.conv_flops_per_s
+    more = f", convolutions (dashed) {prefixed(_rounded(convolution), 'OP/s')}" if convolution else ""
+    return f"{peak.precision} {prefixed(_rounded(peak.flops_per_s or 0), 'OP/s')}{more}"
 
 
 def _rounded(value: float) -> float:
@@ -139,6 +145,9 @@ def _roof(frame: Frame, peak: PeakRecord, slopes: Sequence[Slope]) -> Iterator[s
         if ridge > frame.x.low:
             yield svg.path(ends, slope.class_)
     yield svg.path([(frame.x(min(ridges)), frame.y(top)), (frame.x.end, frame.y(top))], "roof")
+    if convolution := peak.conv_flops_per_s:
+        level = frame.y(convolution)
+        yield svg.path([(frame.x(min(ridges)), level), (frame.x.end, level)], "roof cached")
     name = _roof_name(peak)
     if frame.x.end - frame.x(min(ridges)) > len(name) * BOLD:
         yield svg.text(name, frame.x.end - 2, frame.y(top) - 5, "end", "label")
