@@ -6,17 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 import toolkit
-from toolkit.bundle.manifest import Manifest, Measurement, Variant
+from toolkit.bundle.manifest import Fingerprint, Manifest, Measurement, Variant
 from toolkit.bundle.writer import VariantSource, create_bundle
 from toolkit.errors import FileProblem, InvalidBundle, InvalidTarget, NotApplicable, ProviderUnavailable, UsageError
 from toolkit.providers import registry
 from toolkit.providers.base import Available, Unavailable
+from toolkit.runtime.fingerprint import here
 from toolkit.runtime.loader import FallbackWarning
 from toolkit.runtime.selection import candidates
 from toolkit.targets import Target
@@ -50,8 +52,14 @@ def write_scaled(path: Path, factor: float) -> Path:
     return path
 
 
-def variant(name: str, model: Path, *targets: Target, p50_ns: float | None = None) -> VariantSource:
-    measured = () if p50_ns is None else (Measurement(targets[0].name, targets[0].provider, p50_ns),)
+def variant(
+    name: str, model: Path, *targets: Target, p50_ns: float | None = None, taken: Fingerprint | None = None
+) -> VariantSource:
+    """A variant, measured on hardware like this unless ``taken`` says where."""
+    measured = ()
+    if p50_ns is not None:
+        taken = here(targets[0]) if taken is None else taken
+        measured = (Measurement(targets[0].name, targets[0].provider, p50_ns, fingerprint=taken),)
     found = Variant(name=name, model=model.name, precision="float32", targets=targets, files={}, measurements=measured)
     return VariantSource(found, model)
 
@@ -116,6 +124,19 @@ def test_the_fastest_variant_of_a_provider_is_taken(tmp_path: Path, model: Path)
     )
     with toolkit.load(path, "cpu") as session:
         np.testing.assert_array_equal(session(ONES)["y"], 3 * ONES["x"])
+
+
+def test_what_was_measured_on_other_hardware_says_nothing_here(tmp_path: Path, model: Path) -> None:
+    other = write_scaled(tmp_path / "triple.onnx", 3.0)
+    elsewhere = msgspec.structs.replace(here(target("cpu")), cpu="another CPU")
+    for place, factor in ((elsewhere, 2), (here(target("cpu")), 3)):
+        path = bundle(
+            tmp_path / f"{factor}.bundle",
+            variant("a", model, target("cpu")),
+            variant("b", other, target("cpu"), p50_ns=1e6, taken=place),
+        )
+        with toolkit.load(path, "cpu") as session:
+            np.testing.assert_array_equal(session(ONES)["y"], factor * ONES["x"])
 
 
 def test_a_bundle_gives_names_of_dims_and_labels(tmp_path: Path, model: Path) -> None:

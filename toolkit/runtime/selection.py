@@ -71,14 +71,17 @@ def _automatic(manifest: Manifest | None) -> tuple[Target, ...]:
 
 
 def _rank(provider: str, manifest: Manifest) -> tuple[float, int]:
-    """The best latency that the bundle records for ``provider``, infinity without one, and its place in the bundle."""
-    own = [item.p50_ns for variant in manifest.variants for item in variant.measurements if item.provider == provider]
-    named = [target.provider for variant in manifest.variants for target in variant.targets]
+    """The best latency that the bundle records for ``provider`` on hardware like this, infinity without one, and its
+    place in the bundle."""
+    pairs = [(variant, target) for variant in manifest.variants for target in variant.targets]
+    own = [_latency_ns(variant, target) for variant, target in pairs if target.provider == provider]
+    named = [target.provider for _, target in pairs]
     return min(own, default=float("inf")), named.index(provider) if provider in named else len(named)
 
 
 def _choice(target: Target, manifest: Manifest | None) -> Choice | None:
-    """The best variant for ``target``: measured fastest on its provider, else the first that was made for it."""
+    """The best variant for ``target``: measured fastest on its provider on hardware like this, else the first that was
+    made for it."""
     if manifest is None:
         return Choice(target)
     fitting = [
@@ -98,4 +101,14 @@ def _choice(target: Target, manifest: Manifest | None) -> Choice | None:
 
 
 def _latency_ns(variant: Variant, own: Target) -> float:
-    return min((item.p50_ns for item in variant.measurements if item.target == own.name), default=float("inf"))
+    """What the bundle says that ``variant`` takes on ``own``, measured on hardware like this; else infinity.
+
+    A latency that was taken elsewhere says nothing here: int8 is four times as fast on one CPU and slower on another.
+    """
+    measured = [item for item in variant.measurements if item.target == own.name]
+    if not measured:
+        return float("inf")
+    from toolkit.runtime.fingerprint import alike, here  # reads manifests, which a bare file does without
+
+    this = here(own)
+    return min((item.p50_ns for item in measured if alike(item.fingerprint, this)), default=float("inf"))
