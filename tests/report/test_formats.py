@@ -14,6 +14,7 @@ from tests.report.parsed import Page
 from toolkit.errors import UsageError
 from toolkit.profiler.records import ProfileReport
 from toolkit.report.formats import FORMATS, SUFFIXES, format_of
+from toolkit.report.markdown import code
 
 
 def test_json_reads_back_as_the_same_report(report: ProfileReport) -> None:
@@ -37,6 +38,13 @@ def test_markdown_tables_are_whole(report: ProfileReport) -> None:
     assert "### bert.onnx  float32  batch 1, seq 64" in text
     assert "Baseline: `bert.onnx@cpu-fp32`" in text
     assert "**Not available here**" in text
+
+
+def test_a_backtick_in_a_name_does_not_end_its_code_span(report: ProfileReport) -> None:
+    assert [code("a.onnx"), code("a`b"), code("``"), code("a\nb")] == ["`a.onnx`", "`` a`b ``", "``` `` ```", "`a b`"]
+    named = msgspec.structs.replace(report.cases[3], target="odd`name")
+    text = FORMATS["markdown"](msgspec.structs.replace(report, cases=[*report.cases[:3], named]))
+    assert "`` odd`name ``: no NVIDIA driver" in text
 
 
 def test_html_shows_what_the_table_shows(report: ProfileReport) -> None:

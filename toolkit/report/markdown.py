@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from toolkit.profiler.records import OperatorRecord, ProfileReport
@@ -33,7 +34,7 @@ def _numbers(report: ProfileReport) -> Iterator[str]:
         lines = [(row.case.target, row.p50, row.p90, row.p99, row.ratio, row.verdict) for row in section.rows]
         yield from _table(_HEAD, lines, right=(2, 3))
     for name in baseline_names(report):
-        yield f"Baseline: `{name}`; a ratio below 1 is faster."
+        yield f"Baseline: {code(name)}; a ratio below 1 is faster."
         yield ""
 
 
@@ -71,7 +72,7 @@ def _operators(report: ProfileReport) -> Iterator[str]:
     for case in report.measured:
         if case.operators is not None:
             found = case.operators
-            yield f"### Where the time of `{case.id}` goes"
+            yield f"### Where the time of {code(case.id)} goes"
             yield ""
             rest = found.operators[_SHOWN:]
             lines = [_operator(record) for record in found.operators[:_SHOWN]]
@@ -81,7 +82,7 @@ def _operators(report: ProfileReport) -> Iterator[str]:
 
 
 def _operator(record: OperatorRecord) -> tuple[str, ...]:
-    nodes = ", ".join(f"`{name}`" for name in record.nodes[:2]) + (" …" if len(record.nodes) > 2 else "")
+    nodes = ", ".join(code(name) for name in record.nodes[:2]) + (" …" if len(record.nodes) > 2 else "")
     rate = MISSING if not record.flops or record.time_ns <= 0 else digits(record.flops / record.time_ns)
     peak = MISSING if record.of_peak is None else f"{record.of_peak:.0%}"
     return record.operator, nodes or MISSING, f"{record.share:.1%}", duration(record.time_ns), rate, peak
@@ -96,7 +97,7 @@ def _remarks(report: ProfileReport) -> Iterator[str]:
     if found:
         yield "**Read with care**"
         yield ""
-        yield from (f"- `{who}`: {_escaped(text)}" for who, text in found)
+        yield from (f"- {code(who)}: {_escaped(text)}" for who, text in found)
         yield ""
 
 
@@ -105,7 +106,7 @@ def _absent(report: ProfileReport) -> Iterator[str]:
         yield f"**{STATUS_TITLES[status]}**"
         yield ""
         for reason, concerned in reasons.items():
-            yield f"- {', '.join(f'`{who}`' for who in concerned)}: {_escaped(reason)}"
+            yield f"- {', '.join(code(who) for who in concerned)}: {_escaped(reason)}"
         yield ""
 
 
@@ -124,6 +125,18 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def code(text: str) -> str:
+    """A code span that shows ``text``, backticks and all.
+
+    Source: spec.commonmark.org/0.31.2, section 6.1: the fence is longer than any run of backticks within, and a blank
+    on either side keeps it apart from them.
+    """
+    folded = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", folded)), default=0))
+    blank = " " if "`" in folded else ""
+    return f"{fence}{blank}{folded}{blank}{fence}"
 
 
 def _escaped(text: str) -> str:
