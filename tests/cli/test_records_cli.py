@@ -135,10 +135,18 @@ def test_compare_refuses_other_environments_unless_told(capsys: pytest.CaptureFi
         (["history", "--limit", "0"], "--limit"),
         (["profile", "--resume", "absent.json"], "absent.json: no such report"),
         (["profile"], "MODEL"),
+        (["profile", "zoo:cnn", "--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
+        (["verify", "a.onnx", "b.onnx", "--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
+        (["history", "show", "9" * 23], "is not in the range 1<=x<=9223372036854775807"),
+        (["history", "--limit", "9" * 23], "--limit"),
+        (["history", "prune", "--keep", "9" * 23], "--keep"),
+        (["compare", "9" * 23, "1"], "no such run; got 99999"),
+        (["compare", "9" * 5000, "1"], "no such run; got 99999"),
+        (["compare", str(2**63), "1"], "no such run; got 9223372036854775808"),
     ],
 )
 def test_misuse_is_one_line(capsys: pytest.CaptureFixture[str], args: list[str], message: str, file: Path) -> None:
-    if "--since" in args:
+    if {"--since", str(2**63)} & set(args):
         fill(file)
     code, out, err = outcome(capsys, *args)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1

@@ -183,6 +183,7 @@ def test_real_samples_are_fed(mlp: Path, tmp_path: Path) -> None:
         ({"targets": "null", "budget_s": 0}, "the budget is a positive time"),
         ({"targets": "null", "batches": [0]}, "one sample or more"),
         ({"targets": "null", "processes": 0}, "needs a process"),
+        ({"targets": "null", "seed": -1}, "a seed is 0 or more"),
     ],
 )
 def test_nonsense_is_refused_before_anything_starts(

@@ -11,7 +11,7 @@ import click
 
 from toolkit.cli.options import emit, say
 from toolkit.errors import UsageError
-from toolkit.profiler.history import Entry, history_path, open_history
+from toolkit.profiler.history import LARGEST_RUN, Entry, history_path, open_history
 from toolkit.profiler.reading import read_report
 from toolkit.profiler.records import ProfileReport
 from toolkit.report.formats import FORMATS
@@ -60,13 +60,25 @@ def report_of(text: str) -> ProfileReport:
     Raises:
         UsageError: there is no such file or run, or it cannot be read.
     """
-    if not text.isdecimal() or Path(text).exists():
+    run = _run_number(text)
+    if run is None:
         return read_report(text)
     path = place()
     if path is None:
         raise UsageError("the history is empty", got=f"run {text}", next_step="toolkit profile MODEL records one")
     with open_history(path) as opened:
-        return opened.report(int(text))
+        return opened.report(run)
+
+
+def _run_number(text: str) -> int | None:
+    """The number of a run; None where ``text`` is none, or names a file."""
+    if not text.isdecimal():
+        return None
+    if len(text) > len(str(LARGEST_RUN)):
+        raise UsageError(
+            "the history has no such run", got=text[:24] + "…" * (len(text) > 24), expected=f"up to {LARGEST_RUN}"
+        )
+    return None if Path(text).exists() else int(text)
 
 
 def _entries(model: str, target: str, since: str | None, limit: int | None) -> list[Entry]:
@@ -78,7 +90,9 @@ def _entries(model: str, target: str, since: str | None, limit: int | None) -> l
 
 
 _since = click.option("--since", metavar="TIME", help="Runs since then: 2026-11-25 (UTC), or 7d ago (h, d, w).")
-_limit = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest runs only.")
+_limit = click.option(
+    "--limit", type=click.IntRange(min=1, max=LARGEST_RUN), default=20, show_default=True, help="Newest runs only."
+)
 _format = click.option(
     "--format", "output_format", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="How to print the result.",
@@ -110,7 +124,7 @@ def _print(found: list[Entry], output_format: str, table: Callable[[list[Entry]]
 
 
 @history.command()
-@click.argument("run", type=click.IntRange(min=1))
+@click.argument("run", type=click.IntRange(min=1, max=LARGEST_RUN))
 @click.option(
     "--format", "output_format", type=click.Choice(list(FORMATS)), default="table", show_default=True,
     help="How to print the report.",
@@ -135,7 +149,7 @@ def trend_(model: str, target: str, since: str | None, limit: int, output_format
 
 
 @history.command()
-@click.option("--keep", type=click.IntRange(min=0), help="Delete all but the newest so many runs.")
+@click.option("--keep", type=click.IntRange(min=0, max=LARGEST_RUN), help="Delete all but the newest so many runs.")
 @click.option("--before", metavar="TIME", help="Delete runs from before then: 2026-11-25 (UTC), or 90d ago (h, d, w).")
 def prune(keep: int | None, before: str | None) -> None:
     """Delete old runs and give their space back."""

@@ -85,7 +85,9 @@ def parse_batches(text: str | None) -> tuple[int, ...] | None:
     help="Target or model to compare with; torch eager, else the first, by default.",
 )  # fmt: skip
 @click.option("--processes", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh processes per case.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, turns and resampling.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of inputs, turns and resampling."
+)
 @click.option("--operators", is_flag=True, help="Also show where the time goes, in an instrumented run of its own.")
 @click.option(
     "--format", "output_format", type=click.Choice(list(FORMATS)), default="table", show_default=True,

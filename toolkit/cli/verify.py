@@ -24,7 +24,7 @@ _WIDTH = 80
 @target_option
 @click.option("--reference-target", default="cpu", show_default=True, help="Where the reference runs.")
 @click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Samples of --data to use.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs.")
 @format_option
 def verify(
     reference: Path,

@@ -105,7 +105,7 @@ def profile(
         ProviderUnavailable: a target that was named is not on this machine.
         UsageError: a model, target, dim or baseline that makes no sense; a report to resume that holds another run.
     """
-    _check_numbers(batches, budget_s, ci_width, processes)
+    _check_numbers(batches, budget_s, ci_width, processes, seed)
     check_scenarios(scenarios, streams, sweeps or {})
     costs = machine_of(machine)
     earlier = _earlier(resume)
@@ -194,13 +194,17 @@ def _texts(items: Sequence[ModelText]) -> list[str]:
     return [item.path if isinstance(item, Model) else os.fspath(item) for item in plain]
 
 
-def _check_numbers(batches: Sequence[int] | None, budget_s: float, ci_width: float | None, processes: int) -> None:
+def _check_numbers(
+    batches: Sequence[int] | None, budget_s: float, ci_width: float | None, processes: int, seed: int
+) -> None:
     if budget_s <= 0:
         raise UsageError("the budget is a positive time", where="--budget", got=budget_s)
     if ci_width is not None and not 0 < ci_width < 1:
         raise UsageError("the width of an interval is a share", where="--ci-width", got=ci_width, expected="e.g. 2%")
     if processes < 1:
         raise UsageError("each case needs a process", where="--processes", got=processes)
+    if seed < 0:
+        raise UsageError("a seed is 0 or more", where="--seed", got=seed)
     for batch in batches or ():
         if batch < 1:
             raise UsageError("a batch holds one sample or more", where="--batch", got=batch)

@@ -46,6 +46,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 VERSION = len(_MIGRATIONS)
+LARGEST_RUN = 2**63 - 1
+"""The largest integer of SQLite. Source: sqlite.org/datatype3.html."""
 _COLUMNS = (
     "run", "time_utc", "fingerprint", "model", "model_sha256", "target", "batch", "dims", "scenario", "status",
     "p50_ns", "p50_low_ns", "p50_high_ns", "p90_ns", "p99_ns",
@@ -220,7 +222,8 @@ class History:
             InvalidData: its record is damaged.
         """
         where = f"{self._path}: run {run}"
-        found = self._connection.execute("SELECT report FROM runs WHERE id = ?", (run,)).fetchone()
+        query = "SELECT report FROM runs WHERE id = ?"
+        found = self._connection.execute(query, (run,)).fetchone() if 0 < run <= LARGEST_RUN else None
         if found is None:
             raise UsageError(
                 "the history has no such run", where=self._path, got=run, next_step="toolkit history lists them"

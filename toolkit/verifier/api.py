@@ -108,6 +108,8 @@ def verify(
         UsageError: the two have different inputs, or the reference ran at none of the shapes.
         ToolkitError: a model cannot be opened.
     """
+    if seed < 0:
+        raise UsageError("a seed is 0 or more", where="--seed", got=seed)
     with ExitStack() as stack:
         left = stack.enter_context(open_model(reference, reference_target or "cpu"))
         right = stack.enter_context(open_model(candidate, target))
