@@ -106,9 +106,12 @@ def check(
                     models[0], stored, max_slowdown=share, targets=targets, effort=effort, across=across_environments,
                     **options,
                 )  # fmt: skip
-        emit(found, output_format, lambda: check_table(found))
-        _summarize(found, summary_kind, output, on_inconclusive == "warn")
+        # What is kept comes before what is printed, which a full disk or a slow terminal may end.
         record_run(report, not no_history)
+        try:
+            _summarize(found, summary_kind, output, on_inconclusive == "warn")
+        finally:
+            emit(found, output_format, lambda: check_table(found))
     return _exit_code(found, on_inconclusive)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from toolkit.cli.options import emit, say
+from toolkit.cli.printing import put
 from toolkit.errors import UsageError
 from toolkit.profiler.history import LARGEST_RUN, Entry, history_path, open_history
 from toolkit.profiler.reading import read_report
@@ -118,7 +119,7 @@ def history(ctx: click.Context, model: str, target: str, since: str | None, limi
 
 def _print(found: list[Entry], output_format: str, table: Callable[[list[Entry]], str]) -> None:
     if output_format == "csv":
-        click.echo(entries_csv(found), nl=False)
+        put(entries_csv(found), newline=False)
     else:
         emit({"entries": found}, output_format, lambda: table(found))
 
@@ -131,7 +132,7 @@ def _print(found: list[Entry], output_format: str, table: Callable[[list[Entry]]
 )  # fmt: skip
 def show(run: int, output_format: str) -> None:
     """Print the report of one RUN again, computed then."""
-    click.echo(FORMATS[output_format](report_of(str(run))).rstrip())
+    put(FORMATS[output_format](report_of(str(run))).rstrip())
 
 
 @history.command(name="trend")

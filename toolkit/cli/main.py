@@ -126,12 +126,13 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str]) -> int:
     """Run the command line; returns the exit code. Every expected failure is one line on stderr."""
+    from toolkit.cli.printing import say
     from toolkit.errors import ToolkitError, missing_dependency, one_line
 
     debug = "--debug" in args
     if not debug:
         # A warning is a line for the person, not a place in our code.
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {one_line(message)}", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
     try:
         code: Any = toolkit.main(args, prog_name="toolkit", standalone_mode=False)
     except click.exceptions.Exit as exc:
@@ -145,9 +146,6 @@ def run(args: list[str]) -> int:
         if debug:
             raise
         return _fail(str(exc), exc.exit_code)
-    except BrokenPipeError:
-        sys.stdout = None  # nobody reads it any more; keeps the shutdown flush quiet
-        return 0
     except Exception as exc:
         if debug:
             raise
@@ -159,7 +157,9 @@ def run(args: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    from toolkit.cli.printing import say
+
+    say(f"error: {message}")
     return code
 
 

@@ -12,6 +12,8 @@ import click
 import msgspec
 import numpy as np
 
+from toolkit.cli.printing import put
+from toolkit.cli.printing import say as say
 from toolkit.tensors import parse_dims
 
 SCHEMA_VERSION = 1
@@ -52,9 +54,9 @@ dim_option = click.option(
 def emit(result: Any, output_format: str, table: Callable[[], str]) -> None:
     """Print ``result`` as JSON with a ``schema_version``, or what ``table`` renders."""
     if output_format == "json":
-        click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **builtins(result)}, indent=2))
+        put(json.dumps({"schema_version": SCHEMA_VERSION, **builtins(result)}, indent=2))
     else:
-        click.echo(table())
+        put(table())
 
 
 def builtins(value: Any) -> Any:
@@ -77,11 +79,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def say(text: str) -> None:
-    """A line for the person watching, on stderr."""
-    click.echo(text, err=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from toolkit.cli.accuracy import require_data, require_scores, with_accuracy
 from toolkit.cli.main import INTERRUPTED, debugging
 from toolkit.cli.measuring import measuring
 from toolkit.cli.options import data_option, dim_option, say
+from toolkit.cli.printing import put
 from toolkit.cli.scenarios import parse_scenarios, parse_sweeps, scenario_options, with_exports
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.files import writable_output, write_atomic
@@ -156,10 +157,10 @@ def profile(
         if accuracy:
             report = with_accuracy(report, options["models"], options["targets"], options["data"], say)
         if output is not None and written_as is not None:
-            # Before it is printed: what a closed pipe or a slow terminal does must not cost the measurement.
+            # Before it is printed: what a full disk or a slow terminal does must not cost the measurement.
             write_atomic(output, FORMATS[written_as](report))
             say(f"written to {output}")
-        click.echo(FORMATS[output_format](report).rstrip())
+        put(FORMATS[output_format](report).rstrip())
     return _exit_code(report)
 
 
