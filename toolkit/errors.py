@@ -135,6 +135,31 @@ class ProviderUnavailable(ToolkitError):
     pass
 
 
+def import_failed(exc: ImportError, package: str, extra: str, purpose: str) -> ToolkitError:
+    """What the failed import of an engine means; raise it ``from exc``.
+
+    Args:
+        package: its name as it is imported. extra, purpose: as :meth:`MissingDependency.of` takes them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C during the start-up of an extension module surfaces as an ImportError: as its cause,
+            or in its text where pybind11 is old. Source: pybind11, detail/common.h, PYBIND11_CATCH_INIT_EXCEPTIONS.
+    """
+    seen: list[BaseException] = []
+    link: BaseException | None = exc
+    while link is not None and link not in seen:
+        if isinstance(link, KeyboardInterrupt) or str(link).startswith("KeyboardInterrupt"):
+            raise KeyboardInterrupt from exc
+        seen.append(link)
+        link = link.__cause__ or link.__context__
+    if isinstance(exc, ModuleNotFoundError) and exc.name == package:
+        return MissingDependency.of(package, extra, purpose)
+    return ProviderUnavailable(
+        f"the installed {package} cannot be imported: {one_line(exc, 300)}",
+        next_step=f"pip install --force-reinstall {package}",
+    )
+
+
 class NotApplicable(ToolkitError):
     pass
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import toolkit.machine as machine
-from toolkit.errors import InvalidModel, MissingDependency, ProviderUnavailable
+from toolkit.errors import InvalidModel, ProviderUnavailable, import_failed
 from toolkit.targets import Target
 from toolkit.tensors import Dim, TensorSpec
 
@@ -55,11 +55,12 @@ def import_onnxruntime() -> Any:
 
     Raises:
         MissingDependency: neither onnxruntime nor onnxruntime-gpu is installed.
+        ProviderUnavailable: it is, and cannot be imported.
     """
     try:
         import onnxruntime
     except ImportError as exc:
-        raise MissingDependency.of("onnxruntime", "cpu", "running ONNX files on the CPU") from exc
+        raise import_failed(exc, "onnxruntime", "cpu", "running ONNX files on the CPU") from exc
     if not hasattr(onnxruntime, "InferenceSession"):
         # What two wheels that overwrote each other, then one of them uninstalled, leave behind.
         raise ProviderUnavailable(

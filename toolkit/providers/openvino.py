@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 import toolkit.machine as machine
-from toolkit.errors import MissingDependency
+from toolkit.errors import MissingDependency, ProviderUnavailable
 from toolkit.providers.base import Availability, Available, Placement, Prepared, Provider, Unavailable, first_line
 from toolkit.providers.fingerprint import cache_key
 from toolkit.providers.openvino_ import (
@@ -46,7 +46,7 @@ class OpenvinoProvider(Provider):
     def probe(self, device: str = "") -> Availability:
         try:
             devices = tuple(core().available_devices)
-        except MissingDependency as exc:
+        except (MissingDependency, ProviderUnavailable) as exc:
             return Unavailable(exc.what, exc.next_step or "")
         except (RuntimeError, OSError) as exc:
             return Unavailable(f"openvino does not load: {first_line(exc)}", "pip install --force-reinstall openvino")

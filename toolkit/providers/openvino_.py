@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import toolkit.machine as machine
-from toolkit.errors import MissingDependency
+from toolkit.errors import import_failed
 from toolkit.providers.onnx_wire import check_onnx
 from toolkit.targets import Target
 from toolkit.tensors import Dim, TensorSpec
@@ -56,11 +56,12 @@ def import_openvino() -> Any:
 
     Raises:
         MissingDependency: it is not installed.
+        ProviderUnavailable: it is, and cannot be imported.
     """
     try:
         import openvino
     except ImportError as exc:
-        raise MissingDependency.of("openvino", "openvino", "running models with OpenVINO") from exc
+        raise import_failed(exc, "openvino", "openvino", "running models with OpenVINO") from exc
     return openvino
 
 

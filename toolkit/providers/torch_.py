@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 import toolkit.machine as machine
-from toolkit.errors import InvalidModel, InvalidTarget, MissingDependency, UsageError
+from toolkit.errors import (
+    InvalidModel,
+    InvalidTarget,
+    MissingDependency,
+    ProviderUnavailable,
+    UsageError,
+    import_failed,
+)
 from toolkit.files import existing_file
 from toolkit.providers.base import (
     Availability,
@@ -44,11 +51,12 @@ def import_torch() -> Any:
 
     Raises:
         MissingDependency: it is not installed.
+        ProviderUnavailable: it is, and cannot be imported.
     """
     try:
         import torch
     except ImportError as exc:
-        raise MissingDependency.of("torch", "export", "running PyTorch modules") from exc
+        raise import_failed(exc, "torch", "export", "running PyTorch modules") from exc
     return torch
 
 
@@ -226,7 +234,7 @@ class TorchProvider(Provider):
     def probe(self, device: str = "") -> Availability:
         try:
             torch = import_torch()
-        except MissingDependency as exc:
+        except (MissingDependency, ProviderUnavailable) as exc:
             return Unavailable(exc.what, exc.next_step or "")
         except OSError as exc:
             return Unavailable(f"torch does not load: {first_line(exc)}", "pip install --force-reinstall torch")
