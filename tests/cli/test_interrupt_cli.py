@@ -72,12 +72,12 @@ class Running:
                 return
         raise AssertionError(f"it ended before it said {text!r}")
 
-    def interrupt(self, again: int = 0) -> tuple[int, str]:
-        """Ctrl-C, and impatient ones behind it; the exit code and what was said."""
+    def interrupt(self, again: int = 0, signum: int = signal.SIGINT) -> tuple[int, str]:
+        """Ctrl-C, or another signal, and impatient ones behind it; the exit code and what was said."""
         self.workers = psutil.Process(self.process.pid).children(recursive=True)
         began = time.monotonic()
         for _ in range(1 + again):
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signum)
             time.sleep(0.05)
         _, err = self.process.communicate(timeout=60)
         assert time.monotonic() - began < MOST_S
@@ -108,6 +108,25 @@ def test_while_measuring(tmp_path: Path, running: list[Running], again: int) -> 
     assert (code, "Traceback" in err) == (130, False), err
     report = read_report(run.output)
     assert report.interrupted and len(report.cases[0].blocks) >= 3
+    run.assert_no_worker_is_left()
+
+
+@pytest.mark.parametrize(("signum", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_ends_a_process_is_as_good_as_ctrl_c(
+    tmp_path: Path, running: list[Running], monkeypatch: pytest.MonkeyPatch, signum: int, expected: int
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    run = Running(tmp_path, null_model(tmp_path, "model.json", 1_000_000), "--budget", "10m", "--processes", "1")
+    running.append(run)
+    run.wait_for("measuring", times=4)
+    assert {path.name.rsplit("-", 1)[0] for path in scratch.iterdir()} >= {"toolkit-profile", "toolkit-widths"}
+    code, err = run.interrupt(again=1, signum=signum)
+    assert (code, "Traceback" in err) == (expected, False), err
+    report = read_report(run.output)
+    assert report.interrupted and len(report.cases[0].blocks) >= 3
+    assert list(scratch.iterdir()) == []
     run.assert_no_worker_is_left()
 
 

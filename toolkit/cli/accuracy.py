@@ -14,6 +14,7 @@ from toolkit.errors import ToolkitError, UsageError
 from toolkit.preprocess import Preprocessing
 from toolkit.profiler.api import OPENER
 from toolkit.profiler.cases import Case
+from toolkit.profiler.interrupts import SIGNALS
 from toolkit.profiler.models import Model
 from toolkit.profiler.models import models as described
 from toolkit.profiler.planning import wanted_targets
@@ -110,8 +111,8 @@ def _scored(model: Model, target: Target, data: str) -> Score:
         [sys.executable, "-m", "toolkit.cli.scoring"],
         input=msgspec.json.encode(Job(case, data, model.preprocessing)), capture_output=True, check=False,
     )  # fmt: skip
-    if done.returncode == -signal.SIGINT:
-        raise KeyboardInterrupt  # after measuring, Ctrl-C is kept from this process, so that reports are written
+    if -done.returncode in SIGNALS:
+        raise KeyboardInterrupt  # after measuring, a signal is kept from this process, so that reports are written
     if done.returncode:
         return Score(problem=_ending(done.returncode, done.stderr))
     return msgspec.json.decode(done.stdout, type=Score)

@@ -93,7 +93,7 @@ def check(
         "batches": parse_batches(batches), "dims": dims, "data": data, "processes": processes,
         "show_output": debugging(),
     }  # fmt: skip
-    with interrupts():
+    with interrupts(command=True):
         with measuring() as on_progress:
             options["on_progress"] = on_progress
             if baseline is None:

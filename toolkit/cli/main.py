@@ -115,12 +115,16 @@ def toolkit() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 well, 1 a failed run, 2 misuse, 3 a failed check."""
+    """Run the command line and exit: 0 well, 1 a failed run, 2 misuse, 3 a failed check, 128 and a signal's number."""
     args = sys.argv[1:] if args is None else args
     code = run(args)
     if code == INTERRUPTED:
+        from toolkit.profiler.interrupts import SIGNALS, exit_code
+
+        code = exit_code()
         # An impatient second Ctrl-C while the interpreter shuts down would replace the exit code by a signal.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -145,7 +145,7 @@ def profile(
     elif not models:
         raise click.MissingParameter(ctx=ctx, param_hint="'MODEL...'", param_type="argument")
     require_data(accuracy, options["data"])
-    with interrupts():
+    with interrupts(command=True):
         with with_exports(options) as wanted, measuring() as on_progress:
             report = run_profile(
                 **wanted,
