@@ -24,7 +24,7 @@ ENGINES: dict[str, Callable[[], Any]] = {
 INTERRUPTED = {
     "as the cause": "try:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt as exc:\n"
     "    raise ImportError('initialization failed') from exc\n",
-    "as the context": "try:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt:\n    raise ImportError('numpy._core')\n",
+    "as the context": "try:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt:\n    raise ImportError('x')\n",
     "in the text": "raise ImportError('KeyboardInterrupt: <EMPTY MESSAGE>')\n",
 }
 
@@ -50,9 +50,7 @@ def test_ctrl_c_inside_an_import_is_no_missing_package(engine: str, tmp_path: Pa
         ENGINES[engine]()
 
 
-@pytest.mark.parametrize(
-    "code", ["import no_such_module_anywhere", "raise ImportError('libcudart.so.12: cannot open')"]
-)
+@pytest.mark.parametrize("code", ["import no_such_module_anywhere", "raise ImportError('libcudart.so.12')"])
 def test_what_is_installed_and_broken_is_called_so(engine: str, tmp_path: Path, code: str) -> None:
     write(tmp_path, engine, code)
     with pytest.raises(ProviderUnavailable, match=f"the installed {engine} cannot be imported: .*(anywhere|libcudart)"):
