@@ -135,6 +135,8 @@ def test_compare_refuses_other_environments_unless_told(capsys: pytest.CaptureFi
         (["history", "--limit", "0"], "--limit"),
         (["profile", "--resume", "absent.json"], "absent.json: no such report"),
         (["profile"], "MODEL"),
+        (["profile", "nothere", "--budget", "1s"], "nothere: no such model"),
+        (["check", "nothere", "other", "--max-slowdown", "5%"], "nothere: no such model"),
         (["profile", "zoo:cnn", "--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
         (["verify", "a.onnx", "b.onnx", "--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
         (["history", "show", "9" * 23], "is not in the range 1<=x<=9223372036854775807"),

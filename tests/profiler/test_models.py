@@ -36,6 +36,19 @@ def test_other_texts_are_sources_and_other_files_are_left_to_the_engine(null_mod
     assert [model.kind for model in models(["zoo:cnn", "pkg.mod:make", null_model()])] == ["source", "source", "file"]
 
 
+@pytest.mark.parametrize("text", ["nothere", "nothere.pt2", "nothere.json", "nothere.py:make", "zoo:", ":x", "a?b=c:d"])
+def test_a_misspelt_file_is_no_source(text: str) -> None:
+    with pytest.raises(InvalidModel, match="no such model; expected a file or folder that exists, zoo:NAME"):
+        models([text])
+
+
+def test_sources_may_take_arguments_and_lie_anywhere(tmp_path: Path) -> None:
+    factory = tmp_path / "net.py"
+    factory.write_text("def make(): ...")
+    texts = ["zoo:cnn?width=8", "pkg.mod:make?a=b:c", f"{factory}:make?depth=2", str(tmp_path), f"{tmp_path}?x=1"]
+    assert [model.kind for model in models(texts)] == ["source"] * len(texts)
+
+
 def test_names_that_clash_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -12,7 +12,7 @@ import msgspec
 
 from toolkit.bundle.kind import is_bundle
 from toolkit.bundle.reader import check_variant, open_bundle
-from toolkit.errors import NotApplicable
+from toolkit.errors import InvalidModel, NotApplicable
 from toolkit.graph.facts import facts, require_runnable
 from toolkit.preprocess import Preprocessing
 from toolkit.providers.base import Provider
@@ -20,6 +20,7 @@ from toolkit.targets import Target
 from toolkit.tensors import TensorSpec
 
 Kind = Literal["onnx", "source", "file"]
+_FORMS = "a file or folder that exists, zoo:NAME, PACKAGE.MODULE:FACTORY or FILE.py:FACTORY"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +100,20 @@ def _models(text: str) -> list[Model]:
         ]
     if path.is_file() and path.suffix != ".pt2":
         return [Model(name=path.name, path=text, kind="file", size_bytes=path.stat().st_size)]
+    _require_source(text)
     return [Model(name=text, path=text, kind="source")]
+
+
+def _require_source(text: str) -> None:
+    """Check that ``text`` can be a source, which only a worker opens: a misspelt file must not pass for one.
+
+    Raises:
+        InvalidModel: it is no path that exists, and has not the form of anything else.
+    """
+    place, colon, name = text.partition("?")[0].rpartition(":")
+    named = bool(colon and place and name) and (Path(place).is_file() or not place.endswith(".py"))
+    if not named and not any(Path(item).exists() for item in (text, text.partition("?")[0])):
+        raise InvalidModel("no such model", where=text, expected=_FORMS)
 
 
 def _recorded(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
