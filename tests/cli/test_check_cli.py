@@ -8,12 +8,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from tests.cli.chains import chain
 from tests.profiler.recorded import elsewhere
 from toolkit.cli import main
-from toolkit.cli.check import parse_slowdown
+from toolkit.cli.check import parse_effort, parse_slowdown
 from toolkit.errors import UsageError
 from toolkit.profiler.checking import Effort
 from toolkit.profiler.reading import read_report
@@ -76,7 +79,7 @@ def test_a_twin_and_a_faster_model_pass(capsys: pytest.CaptureFixture[str], mode
     assert found["schema_version"] == 1 and found["answer"] == "passed" and found["paired"]
     (case,) = found["cases"]
     assert case["ratio_ci"][0] <= case["ratio"] <= case["ratio_ci"][1] <= 3
-    assert outcome(capsys, models["slow"], models["fast"], "--max-slowdown", "-20%", *QUICK)[0] == 0
+    assert outcome(capsys, models["slow"], models["fast"], "--max-slowdown", "0", *QUICK)[0] == 0
 
 
 def test_one_file_may_be_held_against_itself(capsys: pytest.CaptureFixture[str], sleepers: dict[str, str]) -> None:
@@ -98,6 +101,12 @@ def test_doubt_takes_the_time_there_is_and_then_what_was_asked_for(
     assert found == code
     assert "inconclusive: limit 1.05, 0.25 s of measuring" in out
     assert ("error: " if code else "warning: ") in err and "inconclusive" in err
+
+
+def test_a_budget_that_is_not_given_follows_the_other() -> None:
+    assert parse_effort(None, None) == Effort()
+    assert parse_effort("5m", None) == Effort(budget_s=300, max_budget_s=300)
+    assert parse_effort(None, "10s") == Effort(budget_s=10, max_budget_s=10)
 
 
 def test_the_budget_is_doubled_up_to_the_maximum() -> None:
@@ -140,9 +149,30 @@ def test_what_was_not_measured_never_passes(
     )  # fmt: skip
     assert code == 1
     assert "not measured" in out and "so the check cannot pass" in err and "the target takes int8" in err
+    assert err.count("twin.onnx") == 1
+    (line,) = [line for line in out.splitlines() if "int8" in line and "not measured" not in line]
+    assert line.count("twin.onnx") == 1, line
     wide = str(chain(tmp_path / "wide.onnx", 2, 32))
     code, out, err = outcome(capsys, models["fast"], wide, "--max-slowdown", "900%", *QUICK)
     assert code == 1 and "different shapes" in err
+
+
+def test_a_model_that_began_to_answer_nan_never_passes(
+    capsys: pytest.CaptureFixture[str], models: dict[str, str], tmp_path: Path
+) -> None:
+    model = onnx.load(models["fast"])
+    name = model.graph.node[-1].output[0]
+    model.graph.node[-1].output[0] = "sound"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
+    model.graph.node.append(helper.make_node("Add", ["sound", "nan"], [name]))
+    bad = str(tmp_path / "bad.onnx")
+    onnx.save(model, bad)
+    code, out, err = outcome(capsys, models["fast"], bad, "--max-slowdown", "900%", *QUICK)
+    assert code == 1 and "not measured" in out
+    assert err == (
+        f"error: bad.onnx@cpu: not everything was measured, so the check cannot pass; got output '{name}' holds NaN\n"
+    )
+    assert outcome(capsys, bad, bad, "--max-slowdown", "900%", *QUICK)[0] == 0
 
 
 def test_junit(capsys: pytest.CaptureFixture[str], sleepers: dict[str, str], tmp_path: Path) -> None:
@@ -202,6 +232,11 @@ def test_github(
         (["A", "B", "--max-slowdown", "5%", "--summary", "junit"], "--summary: the summary needs a file"),
         (["A", "B", "--max-slowdown", "5%", "-o", "x.xml"], "-o: nothing says what to write"),
         (["A", "B", "--max-slowdown", "5%", "--max-budget", "soon"], "--max-budget: cannot read this time"),
+        (["A", "B", "--max-slowdown", "-5%"], "cannot read this share; got '-5%'"),
+        (
+            ["A", "B", "--max-slowdown", "5%", "--budget", "6s", "--max-budget", "1s"],
+            "--max-budget: less time in all than at first; got 1s; expected --budget 6s or more",
+        ),
         (["A", "B"], "--max-slowdown"),
     ],
 )
@@ -212,7 +247,11 @@ def test_misuse_is_one_line(capsys: pytest.CaptureFixture[str], args: list[str],
 
 
 def test_shares() -> None:
-    assert parse_slowdown("5%") == 0.05 and parse_slowdown(" 0.5 % ") == 0.005 and parse_slowdown("-20%") == -0.2
-    for text in ("", "5", "%", "-100%", "1e3%"):
+    assert (
+        parse_slowdown("5%") == 0.05
+        and parse_slowdown(" 0.5 % ") == 0.005
+        and parse_slowdown("0") == parse_slowdown("0%") == 0
+    )
+    for text in ("", "5", "0.5", "%", "-5%", "-100%", "1e3%", "9" * 400 + "%"):
         with pytest.raises(UsageError, match="cannot read this share"):
             parse_slowdown(text)

@@ -27,15 +27,32 @@ _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def parse_slowdown(text: str) -> float:
-    """The share in ``5%`` or ``0.5%``; ``-20%`` demands that the new model be faster.
+    """The share in ``5%`` or ``0.5%``; nothing may be read as another share, so that 0 alone needs no sign.
 
     Raises:
-        UsageError: it has another form.
+        UsageError: it has another form, or is below 0.
     """
-    match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*%", text.strip())
-    if match is None or float(match[1]) <= -100:
-        raise UsageError("cannot read this share", where="--max-slowdown", got=repr(text), expected="e.g. 5%")
+    match = re.fullmatch(r"(0|\d{1,6}(?:\.\d+)?\s*(?=%))%?", text.strip())
+    if match is None:
+        raise UsageError("cannot read this share", where="--max-slowdown", got=repr(text), expected="e.g. 5%, or 0%")
     return float(match[1]) / 100
+
+
+def parse_effort(first: str | None, most: str | None) -> Effort:
+    """How much time may be spent at first, and in all; one that is None follows the other.
+
+    Raises:
+        UsageError: one is no time, or the first is more than the second.
+    """
+    usual = Effort()
+    most_s = usual.max_budget_s if most is None else parse_budget(most, "--max-budget")
+    first_s = min(usual.budget_s, most_s) if first is None else parse_budget(first)
+    most_s = max(first_s, most_s) if most is None else most_s
+    if first_s > most_s:
+        raise UsageError(
+            "less time in all than at first", where="--max-budget", got=most, expected=f"--budget {first} or more"
+        )
+    return Effort(budget_s=first_s, max_budget_s=most_s)
 
 
 @click.command()
@@ -50,8 +67,10 @@ def parse_slowdown(text: str) -> float:
 @click.option("--batch", "batches", metavar="SIZES", help="Batch sizes, e.g. 1,8; the models' own by default.")
 @dim_option
 @data_option
-@click.option("--budget", default="30s", show_default=True, help="Time for measuring at first.")
-@click.option("--max-budget", default="2m", show_default=True, help="Time in all; doubled up to it while in doubt.")
+@click.option("--budget", show_default="30s", help="Time for measuring at first.")
+@click.option(
+    "--max-budget", show_default="2m, or --budget", help="Time in all; doubled up to it while in doubt.",
+)  # fmt: skip
 @click.option("--processes", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh processes per case.")
 @click.option(
     "--on-inconclusive", type=click.Choice(["fail", "warn"]), default="fail", show_default=True,
@@ -70,8 +89,8 @@ def check(
     batches: str | None,
     dims: dict[str, int],
     data: Path | None,
-    budget: str,
-    max_budget: str,
+    budget: str | None,
+    max_budget: str | None,
     processes: int,
     on_inconclusive: str,
     summary_kind: str | None,
@@ -87,7 +106,7 @@ def check(
     --summary github appends to $GITHUB_STEP_SUMMARY and prints annotations.
     """
     share = parse_slowdown(max_slowdown)
-    effort = Effort(budget_s=parse_budget(budget), max_budget_s=parse_budget(max_budget, "--max-budget"))
+    effort = parse_effort(budget, max_budget)
     _check_arguments(models, baseline, summary_kind, output)
     options: dict[str, Any] = {
         "batches": parse_batches(batches), "dims": dims, "data": data, "processes": processes,
@@ -163,7 +182,8 @@ def _exit_code(found: CheckReport, on_inconclusive: str) -> int:
         return 0
     if bad is None or found.answer == "not measured":
         reason = bad.reason if bad else "nothing was measured"
-        raise ToolkitError("not everything was measured, so the check cannot pass", got=reason)
+        where = (bad.new or bad.old) if bad else None
+        raise ToolkitError("not everything was measured, so the check cannot pass", where=where, got=reason)
     text = described(bad, found.limit)
     if found.answer == "inconclusive" and on_inconclusive == "warn":
         say(f"warning: {bad.new}: {text}")

@@ -43,12 +43,13 @@ def parse_share(text: str, option: str) -> float:
     """0.02 in ``2%`` or ``0.02``.
 
     Raises:
-        UsageError: it has another form.
+        UsageError: it has another form, or is no share: 0, or 100 % and more.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
-    if match is None:
-        raise UsageError("cannot read this share", where=option, got=repr(text), expected="e.g. 2%")
-    return float(match[1]) / (100 if match[2] else 1)
+    share = 0.0 if match is None else float(match[1]) / (100 if match[2] else 1)
+    if not 0 < share < 1:
+        raise UsageError("cannot read this share", where=option, got=repr(text), expected="e.g. 2%, below 100%")
+    return share
 
 
 def parse_batches(text: str | None) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from toolkit.profiler.api import profile
 from toolkit.profiler.differences import require_same
 from toolkit.profiler.environment import environment
 from toolkit.profiler.identity import identified
+from toolkit.profiler.interference import worst
 from toolkit.profiler.interrupts import interrupts
 from toolkit.profiler.judging import Answer, Checked, CheckReport, Families, paired_case, unpaired_case
 from toolkit.profiler.models import Model, models
@@ -174,7 +175,7 @@ def _worst(cases: Sequence[Checked]) -> Answer:
 
 
 def _doubts(report: ProfileReport, max_slowdown: float, paired: bool) -> Iterator[str]:
-    yield from dict.fromkeys(report.warnings)
+    yield from worst(report.warnings)
     yield from (f"{case.id}: {text}" for case in report.measured for text in case.warnings)
     if not paired and max_slowdown < UNPAIRED_MARGIN:
         yield f"runs at different times differ by up to {UNPAIRED_MARGIN:.0%} for no reason: check OLD NEW is finer"

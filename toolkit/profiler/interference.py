@@ -6,13 +6,17 @@ Source: proc(5), /proc/stat: user, nice, system, idle, iowait, irq, softirq, ste
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 NOTICEABLE_CORES = 0.1
 NOTICEABLE_STEAL = 0.05
+_OTHERS = "other processes kept {} cores busy meanwhile"
+_STOLEN = "the hypervisor gave {} cores of this machine to others meanwhile"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -34,10 +38,33 @@ class Interference(msgspec.Struct, frozen=True):
     def doubts(self) -> list[str]:
         found = []
         if self.other_cores > NOTICEABLE_CORES:
-            found.append(f"other processes kept {self.other_cores:.2f} cores busy meanwhile")
+            found.append(_OTHERS.format(f"{self.other_cores:.2f}"))
         if self.stolen_cores > NOTICEABLE_STEAL:
-            found.append(f"the hypervisor gave {self.stolen_cores:.2f} cores of this machine to others meanwhile")
+            found.append(_STOLEN.format(f"{self.stolen_cores:.2f}"))
         return found
+
+
+def worst(warnings: Iterable[str]) -> list[str]:
+    """``warnings``, of which each run that went on with another added its own: each kind once, with its largest share.
+
+    Warnings of other kinds stay, each once.
+    """
+    found: dict[str, str] = {}
+    for text in warnings:
+        kind = next((form for form in _FORMS if form.fullmatch(text)), None)
+        key = text if kind is None else kind.pattern
+        if kind is None or key not in found or _share(kind, text) > _share(kind, found[key]):
+            found[key] = text
+    return list(found.values())
+
+
+_FORMS = tuple(re.compile(form.format(r"([\d.]+)")) for form in (_OTHERS, _STOLEN))
+
+
+def _share(form: re.Pattern[str], text: str) -> float:
+    match = form.fullmatch(text)
+    assert match is not None, "it is of this form"
+    return float(match[1])
 
 
 def usage(stat: Path = Path("/proc/stat")) -> Usage | None:

@@ -13,11 +13,13 @@ Sources for the error of 1 % that all of them share:
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
 
 from toolkit.profiler.pairing import FEWEST_ROUNDS, paired_ratio
+from toolkit.profiler.protocol import HOLDS_NAN
 from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.profiler.rounds import log_medians, log_ratios
 from toolkit.profiler.unpaired import unpaired_ratio
@@ -65,7 +67,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def paired_case(report: ProfileReport, old: CaseRecord, new: CaseRecord, limit: float, families: Families) -> Checked:
-    missing = _missing(old) or _missing(new)
+    missing = _missing(old, new)
     if not missing and _compared_with(report, old) != _compared_with(report, new):
         missing = "the two were fed different shapes, or never took part in one round"
     if missing:
@@ -83,7 +85,7 @@ def _compared_with(report: ProfileReport, case: CaseRecord) -> str:
 
 
 def unpaired_case(old: CaseRecord, new: CaseRecord | None, limit: float, families: Families) -> Checked:
-    missing = "not among what was measured now" if new is None else _missing(new)
+    missing = "not among what was measured now" if new is None else _missing(old, new)
     if new is None or missing:
         return Checked(old=old.id, new="" if new is None else new.id, answer="not measured", reason=missing)
     found = [unpaired_ratio(log_medians(old), log_medians(new), family=family) for family in families]
@@ -92,8 +94,28 @@ def unpaired_case(old: CaseRecord, new: CaseRecord | None, limit: float, familie
     return _judged(old, new, ratio, lower, upper, limit, reason)
 
 
-def _missing(case: CaseRecord) -> str:
-    return "" if case.status == "ok" else f"{case.id}: {case.reason or case.status}"
+def _missing(old: CaseRecord, new: CaseRecord) -> str:
+    """Why there is nothing to compare; about the new model where nothing else is said.
+
+    A model that began to answer NaN is as good as one that crashed: whatever its time, it is not the model's.
+    """
+    if new.status != "ok":
+        return _reason(new)
+    if old.status != "ok":
+        return f"{old.id}: {_reason(old)}"
+    return "" if _nan(old) else ", ".join(_nan(new))
+
+
+def _reason(case: CaseRecord) -> str:
+    """Why ``case`` was not measured, without the names of itself and its file that messages start with."""
+    text = case.reason or case.status
+    for name in (case.id, case.model):
+        text = re.sub(rf"^([^\s:]*/)?{re.escape(name)}: ", "", text)
+    return text
+
+
+def _nan(case: CaseRecord) -> list[str]:
+    return [text for text in case.warnings if text.endswith(HOLDS_NAN)]
 
 
 def _judged(

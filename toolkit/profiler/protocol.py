@@ -9,6 +9,9 @@ from toolkit.profiler.gauges import Instruments, Readings
 from toolkit.providers.base import Execution
 from toolkit.providers.instruments import Reading
 
+HOLDS_NAN = "holds NaN"
+"""How a warning about an output of the first inference ends."""
+
 
 class Open(msgspec.Struct, frozen=True, tag="open"):
     """Import the engine, open the model, run it once; answered by :class:`Opened`."""

@@ -23,6 +23,7 @@ from toolkit.profiler.inputs import Sizes, random_feeds, read_feeds, shapes, siz
 from toolkit.profiler.instrumenting import instrument
 from toolkit.profiler.memory import peak_memory_bytes
 from toolkit.profiler.protocol import (
+    HOLDS_NAN,
     Block,
     Instrument,
     Measure,
@@ -220,7 +221,7 @@ def floating_type(session: Session) -> str:
 
 
 def odd_answers(outputs: Feeds) -> tuple[str, ...]:
-    return tuple(f"output '{name}' holds NaN" for name, array in outputs.items() if _has_nan(array))
+    return tuple(f"output '{name}' {HOLDS_NAN}" for name, array in outputs.items() if _has_nan(array))
 
 
 def _has_nan(array: Array) -> bool:
