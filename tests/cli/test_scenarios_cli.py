@@ -79,6 +79,8 @@ def test_the_table_draws_the_sweep_and_lists_the_batches(capsys: pytest.CaptureF
         (["--streams", "0"], "--streams"),
         (["--sweep", "batch"], "--sweep: cannot read this sweep"),
         (["--sweep", "width=8"], "a file has one width"),
+        (["--ci-width", "1e9"], "--ci-width: cannot read this share; got '1e9'; expected e.g. 2%, below 100%"),
+        (["--ci-width", "2"], "--ci-width: cannot read this share; got '2'; expected e.g. 2%, below 100%"),
         (["--machine", "nowhere.toml"], "nowhere.toml: no such machine file"),
     ],
 )

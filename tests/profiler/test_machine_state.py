@@ -13,7 +13,7 @@ import pytest
 import toolkit.profiler.environment as environment_module
 from toolkit.profiler.clock import now_ns, reading_cost_ns
 from toolkit.profiler.environment import environment, gpus, packages
-from toolkit.profiler.interference import Interference, Usage, between, usage
+from toolkit.profiler.interference import Interference, Usage, between, usage, worst
 from toolkit.profiler.memory import peak_memory_bytes
 from toolkit.profiler.quiet import running_threads, wait_until_quiet
 
@@ -127,3 +127,11 @@ def test_a_thread_that_spins_is_waited_for() -> None:
 def test_the_clock_goes_forward() -> None:
     assert 0 < reading_cost_ns() < 1_000_000
     assert now_ns() <= now_ns()
+
+
+def test_what_each_look_says_again_is_said_once() -> None:
+    """A check looks several times, and every run that goes on with another adds its own lines."""
+    looks = [Interference(0.4, 0.06), Interference(1.25, 0.0), Interference(0.31, 0.07)]
+    lines = [text for look in looks for text in look.doubts]
+    other = ["hot 3 times", "hot 4 times", "hot 3 times"]
+    assert worst([*lines, *other]) == [looks[1].doubts[0], looks[2].doubts[1], "hot 3 times", "hot 4 times"]
