@@ -117,6 +117,25 @@ def test_compare_takes_files_and_runs(capsys: pytest.CaptureFixture[str], file: 
     assert found["changes"][0]["verdict"] == "no significant difference" and found["environment"] == []
 
 
+def test_a_record_without_percentiles_has_those_of_its_samples(
+    capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path
+) -> None:
+    whole, bare = tmp_path / "whole.json", tmp_path / "bare.json"
+    assert outcome(capsys, "profile", model, *QUICK, "-o", str(whole))[0] == 0
+    plain = json.loads(whole.read_text())
+    del plain["cases"][0]["latency_ns"]
+    bare.write_text(json.dumps(plain))
+    _, out, _ = outcome(capsys, "compare", str(whole), str(bare), "--format", "json")
+    old, new = json.loads(out)["changes"][0]["p50_ns"]
+    assert old == new > 0
+    assert outcome(capsys, "profile", "--resume", str(bare), "--budget", "0.3s")[0] == 0
+    plain["cases"][0] |= {"samples_ns": [], "blocks": []}
+    bare.write_text(json.dumps(plain))
+    for args in (("compare", str(whole), str(bare)), ("profile", "--resume", str(bare))):
+        code, _, err = outcome(capsys, *args)
+        assert code == 2 and "the report is damaged; got no samples" in err
+
+
 def test_compare_refuses_other_environments_unless_told(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     fill(file)
     code, out, err = outcome(capsys, "compare", "3", "4")

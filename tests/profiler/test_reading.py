@@ -81,6 +81,16 @@ def test_damage_is_one_clear_line(
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("taken", [None, {}])
+def test_percentiles_that_are_gone_are_computed_again(report: ProfileReport, tmp_path: Path, taken: object) -> None:
+    plain = json.loads(report.to_json())
+    plain["cases"][0]["latency_ns"] = taken
+    assert read_report(written(tmp_path, plain)) == report
+    plain["cases"][0] |= {"samples_ns": [], "blocks": []}
+    with pytest.raises(InvalidData, match="the report is damaged; got no samples"):
+        read_report(written(tmp_path, plain))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="no such report"):
         read_report(tmp_path / "absent.json")

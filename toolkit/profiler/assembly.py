@@ -13,9 +13,10 @@ from toolkit.profiler.beyond import alone, block_time, throughput
 from toolkit.profiler.cases import Case, Skipped, label
 from toolkit.profiler.doubts import Series, doubts
 from toolkit.profiler.pairing import paired_ratio
-from toolkit.profiler.records import CaseRecord, ComparisonRecord, Latency
+from toolkit.profiler.records import CaseRecord, ComparisonRecord
+from toolkit.profiler.rounds import latency_of, percentiles
 from toolkit.profiler.schedule import Course
-from toolkit.profiler.statistics import PERCENTILES, Percentile, jitter, percentile
+from toolkit.profiler.statistics import jitter
 from toolkit.tensors import nearest
 
 
@@ -36,7 +37,7 @@ def measured_record(course: Course) -> CaseRecord:
         return _record(case, status=ended.status, reason=ended.reason, warnings=warnings)
     blocks = [np.asarray(turn.samples_ns, dtype=np.int64) for turn in course.turns]
     samples = np.concatenate(blocks)
-    found = {name: percentile(blocks, share) for name, share in PERCENTILES.items()}
+    found = percentiles(blocks)
     series = Series(tuple(blocks), tuple(turn.process for turn in course.turns), found["p50"])
     return _record(
         case,
@@ -46,7 +47,7 @@ def measured_record(course: Course) -> CaseRecord:
         # A case that crashed keeps its samples, but a number from it would look like any other.
         status="ok" if course.ended is None else course.ended.status,
         reason="" if course.ended is None else course.ended.reason,
-        latency_ns=_latency(found, jitter(samples)) if course.ended is None else None,
+        latency_ns=latency_of(found, jitter(samples)) if course.ended is None else None,
         samples_ns=samples.tolist(),
         blocks=[(turn.process, turn.round, len(turn.samples_ns)) for turn in course.turns],
         calls=course.calls,
@@ -70,14 +71,6 @@ def _record(case: Case, **facts: object) -> CaseRecord:
         "scenario": case.scenario, "streams": case.streams,
     }  # fmt: skip
     return CaseRecord(**(known | facts))  # type: ignore[arg-type]  # the names are the struct's own, the tests build each
-
-
-def _latency(found: dict[str, Percentile], spread: float | None) -> Latency:
-    values: dict[str, object] = {}
-    for name, item in found.items():
-        values |= {name: item.value, f"{name}_ci": item.interval}
-    withheld = {name: item.withheld for name, item in found.items() if item.withheld}
-    return Latency(withheld=withheld, jitter=spread, **values)  # type: ignore[arg-type]  # one field pair per name in PERCENTILES
 
 
 def _median(values: Iterable[int]) -> int:

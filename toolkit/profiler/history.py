@@ -26,7 +26,7 @@ import numpy as np
 
 from toolkit.errors import FileProblem, InvalidData, ToolkitError, UsageError
 from toolkit.files import data_folder
-from toolkit.profiler.reading import check_samples, decoded_report
+from toolkit.profiler.reading import checked_report, decoded_report
 from toolkit.profiler.records import CaseRecord, ProfileReport
 
 OFF = "off"
@@ -295,6 +295,4 @@ def _with_samples(content: bytes, samples: dict[int, list[int]], where: str) -> 
     cases = [
         msgspec.structs.replace(case, samples_ns=samples.get(number, [])) for number, case in enumerate(bare.cases)
     ]
-    for case in cases:
-        check_samples(case, where)
-    return msgspec.structs.replace(bare, cases=cases)
+    return checked_report(msgspec.structs.replace(bare, cases=cases), where)

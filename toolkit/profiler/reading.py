@@ -10,6 +10,7 @@ import msgspec
 from toolkit.errors import InvalidData
 from toolkit.files import existing_file
 from toolkit.profiler.records import SCHEMA_VERSION, CaseRecord, ProfileReport
+from toolkit.profiler.rounds import blocks, latency
 
 _AGAIN = "toolkit profile MODEL -o FILE.json writes one"
 
@@ -48,9 +49,28 @@ def decoded_report(content: bytes, where: str | Path, *, bare: bool = False) -> 
         report = msgspec.json.decode(content, type=ProfileReport)
     except msgspec.DecodeError as exc:
         raise InvalidData("not a readable profile report", where=where, got=exc, next_step=_AGAIN) from exc
-    for case in () if bare else report.cases:
+    return report if bare else checked_report(report, where)
+
+
+def checked_report(report: ProfileReport, where: str | Path) -> ProfileReport:
+    """``report`` with all its samples, checked; percentiles that somebody took out of it are computed again.
+
+    Raises:
+        InvalidData: samples and blocks do not fit, or a case is said to be measured and holds nothing.
+    """
+    for case in report.cases:
         check_samples(case, where)
-    return report
+    return msgspec.structs.replace(report, cases=[_with_latency(case, where) for case in report.cases])
+
+
+def _with_latency(case: CaseRecord, where: str | Path) -> CaseRecord:
+    if case.status != "ok" or (case.samples_ns and case.latency_ns is not None and case.latency_ns.p50 is not None):
+        return case
+    if not case.samples_ns:
+        raise InvalidData(
+            "the report is damaged", where=f"{where}: {case.id}", got="no samples", expected="some, as it was measured"
+        )
+    return msgspec.structs.replace(case, latency_ns=latency([samples for _, _, samples in blocks(case)]))
 
 
 def check_samples(case: CaseRecord, where: str | Path) -> None:

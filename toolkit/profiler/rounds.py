@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.profiler.records import CaseRecord
+from toolkit.profiler.records import CaseRecord, Latency
+from toolkit.profiler.statistics import PERCENTILES, Percentile, Samples, jitter, percentile
 
 
 def blocks(case: CaseRecord) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
@@ -17,6 +18,24 @@ def blocks(case: CaseRecord) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]
     for process, number, count in case.blocks:
         yield process, number, samples[start : start + count]
         start += count
+
+
+def percentiles(found: Sequence[Samples]) -> dict[str, Percentile]:
+    """All percentiles of samples taken in blocks, by name."""
+    return {name: percentile(found, share) for name, share in PERCENTILES.items()}
+
+
+def latency(found: Sequence[Samples]) -> Latency:
+    """What a record says of samples taken in blocks."""
+    return latency_of(percentiles(found), jitter(np.concatenate(found)))
+
+
+def latency_of(found: Mapping[str, Percentile], spread: float | None) -> Latency:
+    values: dict[str, object] = {}
+    for name, item in found.items():
+        values |= {name: item.value, f"{name}_ci": item.interval}
+    withheld = {name: item.withheld for name, item in found.items() if item.withheld}
+    return Latency(withheld=withheld, jitter=spread, **values)  # type: ignore[arg-type]  # one field pair per name in PERCENTILES
 
 
 def log_medians(case: CaseRecord) -> dict[int, list[float]]:
