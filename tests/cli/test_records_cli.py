@@ -97,6 +97,36 @@ def test_a_trend_is_drawn_over_equal_environments(capsys: pytest.CaptureFixture[
     assert "0123456789abcdef" in there and "2026-11-04" in there
 
 
+def test_scenarios_are_told_apart(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    kinds = [case(scenario="offline"), case(scenario="multi-stream", streams=4), case()]
+    named = [msgspec.structs.replace(item, id=f"{item.id}{number}") for number, item in enumerate(kinds)]
+    with open_history(file) as opened:
+        opened.add(report(*named))
+    _, out, _ = outcome(capsys, "history")
+    offline, multi, single = out.splitlines()[-3:]
+    assert " b1 offline " in offline and " b1 4 streams " in multi and " b1  " in single
+    assert all(len(line) <= 80 for line in out.splitlines())
+    _, out, _ = outcome(capsys, "history", "trend", "m.onnx")
+    assert out.count("●") == 3 and len(out.strip().split("\n\n")) == 3 and "  b1  4 streams  " in out
+
+
+def test_a_trend_has_one_order(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    fill(file)
+    _, out, _ = outcome(capsys, "history", "trend", "m.onnx", "--format", "csv")
+    assert [row["run"] for row in csv.DictReader(io.StringIO(out))] == ["1", "2", "3", "4"]
+    _, out, _ = outcome(capsys, "history", "trend", "m.onnx", "--format", "json", "--limit", "2")
+    assert [entry["run"] for entry in json.loads(out)["entries"]] == [3, 4]
+
+
+def test_records_without_a_common_case_say_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    one, none = tmp_path / "one.json", tmp_path / "none.json"
+    one.write_bytes(report(case()).to_json())
+    failed = case(status="failed", reason="it crashed", latency_ns=None, samples_ns=[], blocks=[])
+    none.write_bytes(report(failed).to_json())
+    line = "error: compare: the records have no case in common; got nothing that was measured; expected m.onnx@cpu\n"
+    assert outcome(capsys, "compare", str(one), str(none)) == (2, "", line)
+
+
 def test_pruning(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     assert outcome(capsys, "history", "prune", "--keep", "1") == (0, "", "0 runs deleted\n")
     fill(file)

@@ -119,7 +119,9 @@ def test_a_newer_file_is_left_alone(path: Path) -> None:
     record_run(report(case()), path)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.warns(UserWarning, match="written by a newer toolkit; got version 99; expected up to 1"):
+    with pytest.warns(
+        UserWarning, match=f"written by a newer toolkit; got version 99; expected up to {module.VERSION}"
+    ):
         assert record_run(report(case()), path) is None
 
 
@@ -127,12 +129,25 @@ def test_an_older_file_gets_the_steps_it_lacks(path: Path, monkeypatch: pytest.M
     record_run(report(case()), path)
     step = ("ALTER TABLE runs ADD COLUMN note TEXT",)
     monkeypatch.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, step))
-    monkeypatch.setattr(module, "VERSION", 2)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     with open_history(path) as opened:
         assert opened.report(1).cases[0].model == "m.onnx"
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (module.VERSION,)
         assert connection.execute("SELECT note FROM runs").fetchall() == [(None,)]
+
+
+def test_a_file_from_before_streams_were_a_column(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = report(case(scenario="multi-stream", streams=4))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_MIGRATIONS", module._MIGRATIONS[:1])
+        patched.setattr(module, "VERSION", 1)
+        patched.setattr(module, "_row", lambda number, item, row=module._row: row(number, item)[:-1])
+        record_run(run, path)
+    record_run(run, path)
+    with open_history(path) as opened:
+        assert [(item.run, item.streams) for item in opened.entries()] == [(2, 4), (1, None)]
+        assert opened.report(1) == opened.report(2) == run
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +155,7 @@ def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: py
     broken = ("ALTER TABLE runs ADD COLUMN note TEXT", "NO SUCH THING")
     with monkeypatch.context() as patched:
         patched.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, broken))
-        patched.setattr(module, "VERSION", 2)
+        patched.setattr(module, "VERSION", module.VERSION + 1)
         with pytest.raises(FileProblem), open_history(path):
             pass
     with open_history(path) as opened:

@@ -142,11 +142,12 @@ def show(run: int, output_format: str) -> None:
 @_limit
 @_format
 def trend_(model: str, target: str, since: str | None, limit: int, output_format: str) -> None:
-    """Plot MODEL's latency over its runs, each environment for itself.
+    """Plot MODEL's latency over its runs, the oldest first, each environment for itself.
 
     MODEL is a name or the first digits of a hash.
     """
-    _print(_entries(model, target, since, limit), output_format, trend)
+    found = sorted(_entries(model, target, since, limit), key=lambda item: item.run)
+    _print(found, output_format, trend)
 
 
 @history.command()

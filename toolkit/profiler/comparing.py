@@ -96,6 +96,8 @@ def _ratio(old: CaseRecord, new: CaseRecord, seed: int) -> UnpairedRatio | None:
 
 
 def _ids(cases: Sequence[CaseRecord]) -> str:
+    if not cases:
+        return "nothing that was measured"
     return ", ".join(case.id for case in cases[:4]) + (f" and {len(cases) - 4} more" if len(cases) > 4 else "")
 
 

@@ -44,6 +44,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX cases_by_model ON cases (model, target)",
         "CREATE INDEX cases_by_hash ON cases (model_sha256, target)",
     ),
+    ("ALTER TABLE cases ADD COLUMN streams INTEGER",),
 )
 VERSION = len(_MIGRATIONS)
 LARGEST_RUN = 2**63 - 1
@@ -51,11 +52,15 @@ LARGEST_RUN = 2**63 - 1
 _COLUMNS = (
     "run", "time_utc", "fingerprint", "model", "model_sha256", "target", "batch", "dims", "scenario", "status",
     "p50_ns", "p50_low_ns", "p50_high_ns", "p90_ns", "p99_ns",
+    "streams",
 )  # fmt: skip
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One case of a run as lists show it; times in nanoseconds, ``dims`` as ``seq=64,width=2``."""
+    """One case of a run as lists show it; times in nanoseconds, ``dims`` as ``seq=64,width=2``.
+
+    ``streams`` is None where the run was kept before they were a column.
+    """
 
     run: int
     time_utc: str
@@ -72,6 +77,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     p50_high_ns: int | None
     p90_ns: int | None
     p99_ns: int | None
+    streams: int | None
 
 
 def history_path() -> Path | None:
@@ -275,7 +281,7 @@ def _row(number: int, case: CaseRecord) -> tuple[Any, ...]:
     p50, p90, p99 = (latency.p50, latency.p90, latency.p99) if latency else (None, None, None)
     dims = ",".join(f"{name}={size}" for name, size in case.dims.items())
     facts = (number, case.model, case.model_sha256, case.target, case.batch, dims, case.scenario, case.status)
-    return (*facts, p50, low, high, p90, p99, _packed(case.samples_ns))
+    return (*facts, p50, low, high, p90, p99, _packed(case.samples_ns), case.streams)
 
 
 def _packed(samples_ns: list[int]) -> bytes:

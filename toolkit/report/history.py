@@ -20,8 +20,10 @@ def entries_table(entries: Sequence[Entry]) -> str:
     """One line per case, the newest run first."""
     if not entries:
         return "Nothing in the history fits."
-    rows = [(_model(item), str(item.run), _minute(item), item.target, _size(item), _p50(item), item.fingerprint[:6])
-            for item in entries]  # fmt: skip
+    rows = [
+        (_model(item), str(item.run), _minute(item), item.target, _setting(item), _p50(item), item.fingerprint[:6])
+        for item in entries
+    ]
     # The model's name is what may be cut, so it stands first.
     return "\n".join(columns([("model", "run", "time (UTC)", "target", "size", "p50", "env"), *rows], (1, 5)))
 
@@ -48,18 +50,30 @@ def _size(item: Entry) -> str:
     return shortened(",".join(part for part in (batch, item.dims) if part), 16)
 
 
+def _how(item: Entry) -> str:
+    """What tells runs of other scenarios from those of one call after the other; "" for these."""
+    if item.scenario == "multi-stream":
+        return f"{item.streams} streams" if item.streams else item.scenario
+    return "" if item.scenario == "single-stream" else item.scenario
+
+
+def _setting(item: Entry) -> str:
+    return " ".join(part for part in (_size(item), _how(item)) if part)
+
+
 def _p50(item: Entry) -> str:
     return item.status if item.p50_ns is None else duration(item.p50_ns)
 
 
 def trend(entries: Sequence[Entry]) -> str:
-    """Medians and their intervals over time, a plot for each case and environment: others cannot be compared."""
-    measured = [item for item in reversed(entries) if item.p50_ns is not None]
+    """Medians and their intervals, the oldest run first, a plot for each case and environment: others cannot be
+    compared."""
+    measured = [item for item in sorted(entries, key=lambda item: item.run) if item.p50_ns is not None]
     if not measured:
         return "Nothing in the history fits."
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for item in measured:
-        key = (item.model, item.target, item.batch, item.dims, item.scenario, item.fingerprint)
+        key = (item.model, item.target, item.batch, item.dims, _how(item), item.fingerprint)
         groups.setdefault(key, []).append(item)
     return "\n".join(line for group in groups.values() for line in _plot(group)).rstrip()
 
@@ -67,7 +81,7 @@ def trend(entries: Sequence[Entry]) -> str:
 def _plot(group: Sequence[Entry]) -> Iterator[str]:
     """One line per run: the median as ●, its interval as ├─┤, on one scale."""
     first = group[0]
-    scenario = "" if first.scenario == "single-stream" else f"  {first.scenario}"
+    scenario = f"  {_how(first)}".rstrip()
     yield shortened(f"{first.model}  {first.target}  {_size(first)}{scenario}  environment {first.fingerprint}", 80)
     low = min(_bounds(item)[0] for item in group)
     high = max(_bounds(item)[1] for item in group)
