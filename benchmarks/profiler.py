@@ -221,9 +221,9 @@ def benchmark_app(path: Path) -> float:
     program = Path(sys.executable).with_name("benchmark_app")
     command = [str(program), "-m", str(path), "-api", "sync", "-hint", "latency", "-t", "3", "-d", "CPU"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Median:\s+([\d.]+) ms", text)
+    found = re.search(r"Median:\s+([\d.]+) (us|ms)", text)
     assert found, text[-500:]
-    return float(found[1]) * 1e6
+    return float(found[1]) * (1e6 if found[2] == "ms" else 1e3)
 
 
 # cost

@@ -118,8 +118,10 @@ def operator_profile(record: CaseRecord, timed: Timed, peaks: Sequence[PeakRecor
     """Scale the nodes' times to the median that ``record`` was measured at, and compare them with the peaks."""
     assert record.latency_ns is not None and record.latency_ns.p50 is not None, "only measured cases are timed"
     latency = float(record.latency_ns.p50)
-    own, notes = without_overhead([item.own_ns for item in timed.nodes], timed.plain_ns, timed.instrumented_ns)
-    scale = latency / timed.plain_ns
+    # Instruments make nothing faster: where they seem to, the machine was busier while they were off.
+    whole = min(timed.plain_ns, timed.instrumented_ns)
+    own, notes = without_overhead([item.own_ns for item in timed.nodes], whole, timed.instrumented_ns)
+    scale = latency / whole
     operators = [
         _operator(item, time * scale, latency, peak_for(item.node.precision, record.target, peaks))
         for item, time in zip(timed.nodes, own, strict=True)
