@@ -20,7 +20,7 @@ from toolkit.profiler.schedule import OnProgress, Progress
 from toolkit.profiler.timing import Start, Timed, TimedNode, time_nodes
 from toolkit.providers.base import first_line
 
-_DURATION_NS = 3_000_000_000
+_DURATION_NS, _PROCESSES = 3_000_000_000, 3
 # Names, shapes and thread statistics of a node are put into words while its clock runs; more than that is no overhead.
 _MOST_OVERHEAD_NS = 5_000.0
 # Below, the microseconds that engines count in are too coarse to say how near to a peak a node is.
@@ -103,7 +103,7 @@ def _timed(case: Case, start: Start) -> Timed:
     if case.opener is not None or not case.path.endswith(".onnx"):
         raise CaseEnded("not_applicable", "only ONNX files have nodes to tell apart")
     with tempfile.TemporaryDirectory(prefix="toolkit-operators-") as folder:
-        return time_nodes(case, start, Path(folder), _DURATION_NS)
+        return time_nodes(case, start, Path(folder), _DURATION_NS, processes=_PROCESSES)
 
 
 def _unexplained(record: CaseRecord, reason: str) -> CaseRecord:

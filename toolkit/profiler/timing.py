@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,16 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def time_nodes(case: Case, start: Start, folder: Path, duration_ns: int, *, alone: bool = False) -> Timed:
-    """Run ``case`` with instruments in a fresh worker.
+def time_nodes(
+    case: Case, start: Start, folder: Path, duration_ns: int, *, processes: int = 1, alone: bool = False
+) -> Timed:
+    """Run ``case`` with instruments in fresh workers, one after the other.
 
     Args:
         case: an ONNX file on a target.
         folder: for what the instruments write.
         duration_ns: of all rounds together; slow models take at least one call in each.
+        processes: medians over so many; where memory lands, some nodes of a process are slower for all its life.
         alone: leave out the runs without instruments.
 
     Raises:
@@ -66,6 +70,17 @@ def time_nodes(case: Case, start: Start, folder: Path, duration_ns: int, *, alon
         named = folder / "named.onnx"
         save_model(model, named)
         case = msgspec.structs.replace(case, path=str(named))
+    found = [_timed(case, start, folder, duration_ns // processes, alone) for _ in range(processes)]
+    typical = [typical_ns(item) for item in found]
+    return Timed(
+        plain_ns=statistics.median(plain for plain, _, _ in typical),
+        instrumented_ns=statistics.median(instrumented for _, instrumented, _ in typical),
+        nodes=_joined(model, found[0], _medians(found, [factor for _, _, factor in typical])),
+        notes=found[0].reading.notes,
+    )
+
+
+def _timed(case: Case, start: Start, folder: Path, duration_ns: int, alone: bool) -> NodesTimed:
     worker: Worker | None = None
     try:
         with shielded():
@@ -73,18 +88,27 @@ def time_nodes(case: Case, start: Start, folder: Path, duration_ns: int, *, alon
         opened = worker.ask(Open(case), Opened, OPEN_TIMEOUT_S)
         timeout_s = _TIMEOUT_S + 50 * opened.first_inference_ns / 1e9
         request = Instrument(str(folder), duration_ns, alone)
-        timed = worker.ask(request, NodesTimed, timeout_s)
+        return worker.ask(request, NodesTimed, timeout_s)
     finally:
         if worker is not None:
             with shielded():
                 worker.close()
-    plain, instrumented, factor = typical_ns(timed)
-    nodes = _joined(model, timed, factor)
-    return Timed(plain_ns=plain, instrumented_ns=instrumented, nodes=nodes, notes=timed.reading.notes)
 
 
-def _joined(model: Any, timed: NodesTimed, factor: float) -> list[TimedNode]:
-    found = timed.reading.nodes
+def _medians(found: Sequence[NodesTimed], factors: Sequence[float]) -> list[NodeTime]:
+    """The first one's nodes, with medians over all that ran the same nodes, each in times of its typical runs."""
+    first = found[0].reading.nodes
+    names = [node.name for node in first]
+    same = [
+        [node.time_ns * factor for node in item.reading.nodes]
+        for item, factor in zip(found, factors, strict=True)
+        if [node.name for node in item.reading.nodes] == names
+    ]
+    times = [statistics.median(column) for column in zip(*same, strict=True)]
+    return [msgspec.structs.replace(node, time_ns=time) for node, time in zip(first, times, strict=True)]
+
+
+def _joined(model: Any, timed: NodesTimed, found: list[NodeTime]) -> list[TimedNode]:
     claims = [Claim(item.tensors, item.renamed, item.time_ns) for item in found]
     inside: dict[str, tuple[str, ...]] = {}
     if timed.reading.executed_graph:
@@ -100,7 +124,7 @@ def _joined(model: Any, timed: NodesTimed, factor: float) -> list[TimedNode]:
         joined.append(
             TimedNode(
                 node=item,
-                own_ns=factor * max(0.0, item.time_ns - children),
+                own_ns=max(0.0, item.time_ns - children),
                 nodes=names,
                 operators=tuple(member.op_type for member in members),
                 cost=costs.region(names, _FLOAT_BYTES.get(item.precision, 0)),
