@@ -21,7 +21,8 @@ from toolkit.tensors import TensorSpec
 
 # Runs the command and tells on stderr where it stands, which it otherwise draws on terminals only.
 DRIVER = """
-import contextlib, sys
+import contextlib, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup, and then the command would too
 import toolkit.cli.main as main, toolkit.cli.profile as command
 
 @contextlib.contextmanager

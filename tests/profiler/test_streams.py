@@ -74,7 +74,8 @@ def test_streams_that_do_not_wait_for_each_other_add_up(measured: Any) -> None:
 def test_streams_that_wait_for_each_other_take_longer_and_do_no_more(measured: Any) -> None:
     load = measured(Application(0.01, serial=True), 3, 150)
     assert per_s(load) < 110
-    assert np.median(load.samples_ns) > 20 * MS  # each waits for the two before it
+    # Three in a line of 10 ms each, on average (Little's law): a plain lock may let one of them pass again and again.
+    assert np.mean(load.samples_ns) > 15 * MS
 
 
 def test_inputs_rotate_in_every_stream(measured: Any) -> None:
