@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import toolkit
-from toolkit.errors import EngineError, InvalidInput
+from toolkit.errors import EngineError, InvalidInput, UsageError
 from toolkit.providers.base import Engine, Execution, Session
 from toolkit.runtime.failover import Failover, FallbackWarning
 from toolkit.tensors import Array, Feeds
@@ -80,6 +80,22 @@ def test_an_engine_that_fails_on_one_input_stays(path: Path) -> None:
             assert session({"x": rows(13)})["y"][0, 0] == 26
         assert session.provider == "openvino"
         assert session({"x": rows(1)})["y"][0, 0] == 2
+
+
+def test_closing_a_session_closes_the_fallbacks_that_were_opened_for_it(path: Path) -> None:
+    opened: list[Session] = []
+
+    def open_cpu() -> Session:
+        opened.append(toolkit.load(path, "cpu"))
+        return opened[-1]
+
+    with failing(path, lambda feeds: bool((feeds["x"] == 13).any())) as session:
+        session.rescue = Failover(session, [("cpu", open_cpu)])
+        with pytest.warns(FallbackWarning):
+            session({"x": rows(13)})
+        opened[0]({"x": rows(1)})
+    with pytest.raises(UsageError, match="this session is closed"):
+        opened[0]({"x": rows(1)})
 
 
 def test_without_fallback_each_call_gets_the_documented_error(path: Path) -> None:

@@ -93,8 +93,14 @@ Passed = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _UNKNOWN = (None, None)
 _NOTHING: Passed = {"": (np.dtype(np.void), ())}  # what no feeds are like, not even none
 
-Rescue = Callable[[Engine, Feeds, EngineError], "dict[str, Array]"]
-"""What to do when an engine failed in the middle of a run: answer in its place, or raise."""
+
+class Rescue(Protocol):
+    """What to do when an engine failed in the middle of a run: answer in its place, or raise."""
+
+    def __call__(self, failed: Engine, feeds: Feeds, error: EngineError) -> dict[str, Array]: ...
+
+    def close(self) -> None: ...
+
 
 _forks = 0
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -378,6 +384,8 @@ class Session:
             if self._born == _forks:
                 self._engine.close()
             self._engine = None
+            if self.rescue is not None:
+                self.rescue.close()
         _sessions.discard(self)
 
     def leave_behind(self) -> None:
