@@ -194,6 +194,7 @@ def rewritten(folder: Path, manifest: Manifest) -> None:
     [
         ("openvino", "CACHE_DIR", "/tmp/evil"),
         ("cpu", "ep.context_file_path", "/tmp/evil"),
+        ("cpu", "session.set_denormal_as_zero", True),
         ("cpu", "ep.context_enable", "1"),
     ],
 )

@@ -434,7 +434,8 @@ class Provider(ABC):
     extra: ClassVar[str]
     """The extra of this package that installs the engine."""
     outward_options: ClassVar[tuple[str, ...]] = ()
-    """Options that name files or folders outside the model: a stranger's bundle may not set them."""
+    """Options that reach beyond the session, to files outside the model or to the process: a stranger's bundle may not
+    set them."""
     native_forms: ClassVar[bool] = True
     """Whether what :meth:`prepare` writes is machine code, which is run only where it was made or is trusted."""
     placement_rules: ClassVar[str | None] = None

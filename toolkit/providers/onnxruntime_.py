@@ -29,8 +29,11 @@ SESSION_KEYS = (
     "session.qdqisint8allowed", "session.set_denormal_as_zero", "session.use_device_allocator_for_initializers",
     "session.x64quantprecision",
 )  # fmt: skip
-# Those of them that make a session read or write other files.
-OUTWARD_KEYS = ("ep.context_enable", "ep.context_file_path", "session.load_model_format")
+# Those of them that reach beyond the session: to other files, or, for subnormal numbers, to whatever the thread that
+# opens it computes from then on.
+OUTWARD_KEYS = (
+    "ep.context_enable", "ep.context_file_path", "session.load_model_format", "session.set_denormal_as_zero",
+)  # fmt: skip
 # Attributes of SessionOptions that a target may set under their own names, and the values they take.
 SESSION_VALUES: Mapping[str, tuple[str, ...] | type] = {
     "enable_cpu_mem_arena": bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import msgspec
 
@@ -27,7 +27,6 @@ _HALF_A_TICK_NS = 500.0
 class _Args(msgspec.Struct):
     op_name: str = ""
     provider: str = ""
-    input_type_shape: list[dict[str, Any]] = []
 
 
 class _Event(msgspec.Struct):
@@ -49,7 +48,6 @@ class OnnxRuntimeInstruments:
     """
 
     def __init__(self, model: Path, target: Target, folder: Path, chain: Chain) -> None:
-        self._model, self._target, self._chain = model, target, chain
         self._graph = folder / "executed.onnx"
         probe = inference_session(model, session_options(target, RECORD_ASSIGNMENT), chain)
         config = KEEP_FLOAT if rounds_in_secret(probe, target) else {}
