@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import msgspec
 
@@ -25,8 +25,11 @@ _HALF_A_TICK_NS = 500.0
 
 
 class _Args(msgspec.Struct):
+    """Of what a node ran on; :func:`node_precision` reads the types of its inputs from it."""
+
     op_name: str = ""
     provider: str = ""
+    input_type_shape: list[dict[str, Any]] = []
 
 
 class _Event(msgspec.Struct):
