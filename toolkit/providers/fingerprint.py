@@ -34,7 +34,7 @@ def form_key(digest: str, target: Target, *facts: object) -> str:
 
 def model_digest(model: Path) -> str:
     """Hex digest of ``model`` and the files that hold its weights: those it names, or the .bin of an OpenVINO IR."""
-    from toolkit.providers.onnx_wire import external_files
+    from toolkit.onnxfile.reading import external_files
 
     digest = hashlib.sha256(known_sha256(model).encode())
     for location in (f"{model.stem}.bin",) if model.suffix == ".xml" else external_files(model):

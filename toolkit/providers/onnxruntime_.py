@@ -158,7 +158,7 @@ def _age_problem(model: Path) -> InvalidModel | None:
     ONNX Runtime itself speaks of a node without an implementation. Source:
     onnxruntime.ai/docs/reference/compatibility.html.
     """
-    from toolkit.providers.onnx_wire import opset
+    from toolkit.onnxfile.reading import opset
 
     found = opset(model)
     if found is None or found >= OLDEST_OPSET:

@@ -14,7 +14,7 @@ import numpy as np
 
 import toolkit.machine as machine
 from toolkit.errors import import_failed
-from toolkit.providers.onnx_wire import check_onnx
+from toolkit.onnxfile.reading import check_onnx
 from toolkit.targets import Target
 from toolkit.tensors import Dim, TensorSpec
 

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.conformance.models import LINEAR, write_external, write_quantized
 from toolkit.errors import InvalidModel
+from toolkit.onnxfile.reading import check_onnx, external_files, opset
 from toolkit.providers.fingerprint import cache_key, model_digest
-from toolkit.providers.onnx_wire import check_onnx, external_files, opset
 from toolkit.targets import Target
 
 
