@@ -6,14 +6,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import toolkit.machine as machine
+from toolkit.profiler.nvidia_smi import nvidia_smi
 
 # Distributions whose version changes latencies. Names of packages, not of providers: one package serves several.
 PACKAGES = (
@@ -88,17 +87,10 @@ def packages() -> dict[str, str]:
 
 def gpus() -> tuple[dict[str, str], ...]:
     """One record per NVIDIA GPU as nvidia-smi reports it; empty where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return ({"error": f"nvidia-smi does not answer: {exc}"},)
-    if done.returncode:
-        return ({"error": f"nvidia-smi failed: {done.stdout.strip() or done.stderr.strip()}"},)
-    return tuple(dict(zip(_GPU_FIELDS, line.split(", "), strict=False)) for line in done.stdout.strip().splitlines())
+        return tuple(dict(zip(_GPU_FIELDS, cells, strict=False)) for cells in nvidia_smi(_GPU_FIELDS))
+    except OSError as exc:
+        return ({"error": str(exc)},)
 
 
 def available_memory_bytes() -> int | None:

@@ -7,14 +7,13 @@ below ``thermal_throttle`` of each CPU, arch/x86/kernel/cpu/mce/therm_throt.c.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 import toolkit.machine as machine
+from toolkit.profiler.nvidia_smi import nvidia_smi
 
 _CPUS = Path("/sys/devices/system/cpu")
 # What nvidia-smi calls the reasons that mean "slower than asked"; an idle GPU's low clock is none of them.
@@ -77,21 +76,14 @@ def _hot(cpus: Path) -> int | None:
 
 def gpu_brakes() -> tuple[str, ...]:
     """Why GPUs are slower than asked right now, as nvidia-smi tells; empty without it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    command = [program, f"--query-gpu=index,{','.join(_BRAKES)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        found = nvidia_smi(("index", *_BRAKES))
+    except OSError:
         return ()  # environment.gpus() tells that nvidia-smi does not answer
-    if done.returncode:
-        return ()
-    return tuple(text for line in done.stdout.strip().splitlines() for text in _gpu_line(line))
+    return tuple(text for cells in found for text in _gpu_braked(*cells))
 
 
-def _gpu_line(line: str) -> list[str]:
-    index, *states = (cell.strip() for cell in line.split(","))
+def _gpu_braked(index: str, *states: str) -> list[str]:
     reasons = [words for words, state in zip(_BRAKES.values(), states, strict=False) if state == "Active"]
     return [f"GPU {index} ran below its clock: {', '.join(reasons)}"] if reasons else []
 
