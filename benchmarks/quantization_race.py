@@ -24,7 +24,7 @@ from toolkit.evaluator.api import evaluate
 from toolkit.evaluator.stepping import steps
 from toolkit.graph.facts import facts
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.quantizer.race import race
 from toolkit.tensors import Array, Feeds
 from toolkit.verifier.metrics import compare_arrays

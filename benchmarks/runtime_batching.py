@@ -35,7 +35,7 @@ from onnx import helper, numpy_helper
 import toolkit
 import toolkit.machine as machine
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.batching import Batching, BatchingEngine
 from toolkit.targets import Target
 from toolkit.tensors import Feeds, example_inputs

@@ -31,7 +31,7 @@ import openvino
 from onnx import helper, numpy_helper
 
 import toolkit
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Array, example_inputs
 
 BLOCK_S, ROUNDS = 0.02, 150

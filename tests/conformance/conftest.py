@@ -10,7 +10,8 @@ import pytest
 
 from tests.conformance.models import Case
 from toolkit.providers import registry
-from toolkit.providers.base import Session, Unavailable
+from toolkit.providers.base import Unavailable
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 
 ONNX_PROVIDERS = tuple(name for name in ("cpu", "cuda", "tensorrt", "openvino") if registry.provider(name).accepts_onnx)

@@ -13,7 +13,8 @@ from tests.conformance.conftest import Open
 from tests.conformance.models import DTYPES, LINEAR, PAIR, SCALAR, THROUGH, Case, twice
 from toolkit.errors import EngineError, InvalidInput, NotApplicable
 from toolkit.providers import registry
-from toolkit.providers.base import Available, Session
+from toolkit.providers.base import Available
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 from toolkit.tensors import Array, Feeds
 

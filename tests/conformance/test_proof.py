@@ -11,7 +11,7 @@ from tests.conformance.conftest import Open
 from tests.conformance.models import LINEAR, PAIR, quantized_reference, write_compressed, write_quantized
 from toolkit.errors import InvalidInput
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 from toolkit.tensors import Array
 

@@ -24,7 +24,8 @@ from toolkit.errors import (
     UsageError,
 )
 from toolkit.providers import registry
-from toolkit.providers.base import Session, Unavailable
+from toolkit.providers.base import Unavailable
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 
 GOOD = np.zeros((2, 4), np.float32)

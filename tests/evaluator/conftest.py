@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from toolkit.providers.base import Execution, Session
+from toolkit.providers.session import Execution, Session
 from toolkit.targets import Target
 from toolkit.tensors import Feeds, parse_spec
 

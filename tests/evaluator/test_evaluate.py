@@ -14,7 +14,7 @@ from toolkit.data import from_iterable, open_data, write_npz
 from toolkit.errors import FileProblem, InvalidData, InvalidInput, ToolkitError, UsageError
 from toolkit.evaluator.api import evaluate
 from toolkit.preprocess import InputSteps, Preprocessing, Scale, Tokenize
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Feeds
 
 SessionOf = Callable[..., Session]

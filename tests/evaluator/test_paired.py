@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.data import from_iterable
 from toolkit.evaluator.paired import PairedOutcome, paired
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 
 # Four samples of three classes; the right ones are 0, 1, 2, 0.
 FIRST = np.array([[3, 1, 0], [1, 2, 0], [5, 0, 4], [0, 1, 0]], np.float32)  # right, right, wrong, wrong

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.profiler.environment import Environment, environment
 from toolkit.profiler.records import CaseRecord, Latency, ProfileReport
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 MS = 1_000_000
 RAN = Execution("null", "1", "none", 2, {"null": 3}, {"float32": 3})

@@ -13,7 +13,7 @@ from toolkit.profiler.cases import Case
 from toolkit.profiler.process import CaseEnded, Expected
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Request
 from toolkit.profiler.schedule import Course, Enough, Plan, Progress, Run, measure
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 from toolkit.targets import Target
 
 BLOCK_S = 0.125  # exact in binary, so that sums of it are

@@ -11,9 +11,10 @@ from tests.conformance.models import LINEAR, PAIR
 from tests.providers.conftest import H200, T4, FakeDriver, Install
 from toolkit.errors import EngineError, InvalidInput, InvalidTarget
 from toolkit.providers import cuda_available, registry, tensorrt, tensorrt_available
-from toolkit.providers.base import Available, Execution, Unavailable
+from toolkit.providers.base import Available, Unavailable
 from toolkit.providers.onnxruntime_ import Chain
 from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
+from toolkit.providers.session import Execution
 from toolkit.providers.tensorrt import TensorrtEngine, engine_key, model_inputs, options, ranges_of, rule_out_tf32
 from toolkit.providers.tensorrt_shapes import (
     DEFAULT_BATCH,

@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.graph.files import load_model
 from toolkit.profiler.pairing import PairedRatio, Verdict
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.quantizer import auto
 from toolkit.quantizer.api import quantize
 from toolkit.quantizer.economy import REASON, kinds

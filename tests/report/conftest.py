@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.profiler.environment import environment
 from toolkit.profiler.records import CaseRecord, ComparisonRecord, Latency, ProfileReport
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 MS = 1_000_000
 

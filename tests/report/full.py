@@ -20,7 +20,7 @@ from toolkit.profiler.records import (
     SweepRecord,
 )
 from toolkit.profiler.statistics import PERCENTILES, jitter, percentile
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 MS = 1_000_000
 PEAKS = {"float32": 146e9, "int8": 766e9}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import EngineError, Overloaded, TimedOut, ToolkitError, UsageError
-from toolkit.providers.base import Execution, Session
+from toolkit.providers.session import Execution, Session
 from toolkit.runtime import batching
 from toolkit.runtime.batching import Batching, BatchingEngine
 from toolkit.runtime.calls import Layout

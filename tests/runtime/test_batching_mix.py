@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import EngineError, Overloaded, TimedOut
-from toolkit.providers.base import Execution, Session
+from toolkit.providers.session import Execution, Session
 from toolkit.runtime.batching import Batching, BatchingEngine
 from toolkit.runtime.calls import Layout
 from toolkit.targets import Target

@@ -13,7 +13,7 @@ import pytest
 
 import toolkit
 from toolkit.errors import EngineError, InvalidInput, UsageError
-from toolkit.providers.base import Engine, Execution, Session
+from toolkit.providers.session import Engine, Execution, Session
 from toolkit.runtime.failover import Failover, FallbackWarning
 from toolkit.tensors import Array, Feeds
 

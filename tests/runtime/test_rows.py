@@ -10,7 +10,7 @@ import pytest
 
 import toolkit
 from tests.conformance.models import LINEAR, write_compressed, write_quantized
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.rows import REORDERED, Rows, prove_rows
 from toolkit.tensors import TensorSpec
 

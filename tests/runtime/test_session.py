@@ -13,7 +13,7 @@ import pytest
 
 import toolkit
 from toolkit.errors import InvalidInput, UsageError
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Array
 
 PROVIDERS = ["cpu", "openvino"]

@@ -23,8 +23,8 @@ from toolkit.bundle.reader import open_bundle
 from toolkit.bundle.writer import create_bundle, replace_manifest
 from toolkit.cli.main import run as command
 from toolkit.errors import InvalidInput, NotApplicable, UsageError
-from toolkit.providers.base import Session
 from toolkit.providers.null import NullModel
+from toolkit.providers.session import Session
 from toolkit.runtime import paying, sharing
 from toolkit.runtime.batching import Batching, BatchingEngine
 from toolkit.runtime.paying import Curve, batch_curve, throughputs

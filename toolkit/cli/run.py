@@ -15,7 +15,7 @@ from toolkit.cli.options import emit, format_option
 from toolkit.data.source import RESERVED
 from toolkit.errors import EngineError, InvalidData, InvalidTarget, UsageError
 from toolkit.files import existing_file, writable_output, write_atomic
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Array
 
 

@@ -17,7 +17,7 @@ from toolkit.evaluator.subject import Subject, open_subject
 from toolkit.evaluator.tasks import Question, accumulator
 from toolkit.files import existing_file
 from toolkit.preprocess import Preprocessing
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 
 PathLike = str | os.PathLike[str]

@@ -12,7 +12,7 @@ from toolkit.evaluator.accumulators import IGNORED
 from toolkit.evaluator.stepping import steps
 from toolkit.evaluator.subject import open_subject
 from toolkit.evaluator.tasks import scored_output
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Array
 
 _SUMS_TO_ONE = 1e-3

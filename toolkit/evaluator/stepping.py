@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from toolkit.data import Batch, Dataset
 from toolkit.errors import UsageError
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.providers.streaming import check_pairs, first_states
 from toolkit.tensors import Array, TensorSpec
 

@@ -15,7 +15,7 @@ from toolkit.bundle.reader import open_bundle
 from toolkit.errors import InvalidModel, NotApplicable
 from toolkit.preprocess import Preprocessing
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.loader import load
 from toolkit.targets import Target
 from toolkit.tensors import TensorSpec

@@ -17,7 +17,7 @@ from toolkit.exporter.reference import Reference
 from toolkit.exporter.strategies.base import StrategyFailed
 from toolkit.graph.files import load_model, save_model
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, numpy_dtype
 from toolkit.verifier.ties import tied_places
 

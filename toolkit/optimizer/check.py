@@ -15,7 +15,7 @@ from toolkit.errors import ParityError, ToolkitError, UsageError
 from toolkit.graph.facts import OLDEST_OPSET, facts
 from toolkit.graph.files import save_model
 from toolkit.optimizer.runner import Run
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 
 if TYPE_CHECKING:
     from toolkit.targets import Target

@@ -22,7 +22,7 @@ from toolkit.graph.edit import Editor
 from toolkit.graph.facts import true_inputs
 from toolkit.graph.files import load_model, save_model
 from toolkit.preprocess import Cast, Channels, Clip, InputSteps, Layout, Normalize, Preprocessing, Scale, Step
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.loader import load
 from toolkit.tensors import Array, complete_dims
 from toolkit.verifier.metrics import compare_arrays

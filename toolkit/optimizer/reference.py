@@ -9,7 +9,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from toolkit.graph.facts import facts
-from toolkit.providers.base import Execution, Session
+from toolkit.providers.session import Execution, Session
 from toolkit.targets import Target
 from toolkit.tensors import Array, Feeds
 

@@ -12,7 +12,7 @@ from toolkit.profiler.pairing import Verdict
 from toolkit.profiler.records import CaseRecord, ProfileReport
 from toolkit.profiler.rounds import log_medians
 from toolkit.profiler.unpaired import UNPAIRED_MARGIN, UnpairedRatio, unpaired_ratio, verdicts
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 _WHERE = "compare"
 

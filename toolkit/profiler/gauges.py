@@ -13,8 +13,8 @@ import msgspec
 
 from toolkit.profiler.clock import now_ns
 from toolkit.profiler.energy import Meter, NoMeter, idle_watts, rapl
-from toolkit.providers.base import Session
 from toolkit.providers.device import Device
+from toolkit.providers.session import Session
 
 _CPUS = Path("/sys/devices/system/cpu")
 

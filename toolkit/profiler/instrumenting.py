@@ -12,7 +12,7 @@ from toolkit.profiler.clock import now_ns
 from toolkit.profiler.protocol import Instrument, NodesTimed
 from toolkit.profiler.quiet import wait_until_quiet
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Feeds
 
 ROUNDS = 6

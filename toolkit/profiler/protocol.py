@@ -6,8 +6,8 @@ import msgspec
 
 from toolkit.profiler.cases import Case, Status
 from toolkit.profiler.gauges import Instruments, Readings
-from toolkit.providers.base import Execution
 from toolkit.providers.instruments import Reading
+from toolkit.providers.session import Execution
 
 HOLDS_NAN = "holds NaN"
 """How a warning about an output of the first inference ends."""

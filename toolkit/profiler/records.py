@@ -16,7 +16,7 @@ from toolkit.profiler.cases import Scenario as Scenario
 from toolkit.profiler.cases import Status
 from toolkit.profiler.environment import Environment
 from toolkit.profiler.pairing import Verdict
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 SCHEMA_VERSION = 2
 

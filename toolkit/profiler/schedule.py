@@ -20,7 +20,7 @@ from toolkit.profiler.gauges import Readings
 from toolkit.profiler.interrupts import measuring, shielded
 from toolkit.profiler.process import CaseEnded, Expected, Worker
 from toolkit.profiler.protocol import Block, Measure, Open, Opened, Proof, Prove, Request
-from toolkit.providers.base import Execution
+from toolkit.providers.session import Execution
 
 BLOCK_NS = 50_000_000
 FIRST_LOOK_S, LOOK_AGAIN = 1.0, 1.4

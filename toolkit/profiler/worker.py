@@ -41,7 +41,7 @@ from toolkit.profiler.protocol import (
 from toolkit.profiler.quiet import wait_until_quiet
 from toolkit.profiler.streams import Load, Streams
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import FLOATS, Array, Feeds, batch_dim
 
 DEVICE_RUNS = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 import toolkit.machine as machine
-from toolkit.providers.base import Availability, Engine, Placement, Prepared, Provider, Unavailable
+from toolkit.providers.base import Availability, Placement, Prepared, Provider, Unavailable
 from toolkit.providers.cuda_available import NAME, probe
 from toolkit.providers.cuda_events import CudaStream
 from toolkit.providers.fingerprint import cache_key
@@ -25,6 +25,7 @@ from toolkit.providers.onnxruntime_ import (
 )
 from toolkit.providers.onnxruntime_device import BoundEngine, GraphEngine
 from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine, as_it_is, place, prepare
+from toolkit.providers.session import Engine
 from toolkit.targets import Target
 
 # Options of the execution provider that a target may set, under ONNX Runtime's names. Not among them are device_id and

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import EngineError, InvalidModel
-from toolkit.providers.base import Availability, Available, Execution, Provider
+from toolkit.providers.base import Availability, Available, Provider
+from toolkit.providers.session import Execution
 from toolkit.targets import PRECISIONS, Target
 from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, check_feeds, concrete_shape, numpy_dtype
 

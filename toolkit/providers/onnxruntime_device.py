@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import EngineError
-from toolkit.providers.base import Execution
 from toolkit.providers.cuda_events import Stream
 from toolkit.providers.device import Device, DeviceTimes
 from toolkit.providers.onnxruntime_ import import_onnxruntime
 from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine
+from toolkit.providers.session import Execution
 from toolkit.tensors import Array, Feeds
 
 # Where ONNX Runtime wants a tensor that is not for the device.

@@ -11,7 +11,7 @@ import numpy as np
 
 import toolkit.machine as machine
 from toolkit.errors import NotApplicable
-from toolkit.providers.base import Execution, Placement, Prepared
+from toolkit.providers.base import Placement, Prepared
 from toolkit.providers.fingerprint import cache_key
 from toolkit.providers.onnxruntime_ import Chain, import_onnxruntime, inference_session, session_options, specs
 from toolkit.providers.onnxruntime_proof import (
@@ -22,6 +22,7 @@ from toolkit.providers.onnxruntime_proof import (
     placement,
     session_operators,
 )
+from toolkit.providers.session import Execution
 from toolkit.targets import Target
 from toolkit.tensors import Array, Feeds
 

@@ -8,9 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
-from toolkit.providers.base import Execution
 from toolkit.providers.fair import FairPool
 from toolkit.providers.openvino_ import DTYPES, DYNAMIC_QUANTIZATION, import_openvino, port_spec, version
+from toolkit.providers.session import Execution
 from toolkit.tensors import Array, Feeds, numpy_dtype
 
 _INTEGERS = {

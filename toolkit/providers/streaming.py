@@ -11,7 +11,7 @@ from toolkit.errors import InvalidInput, UsageError
 from toolkit.tensors import Array, Feeds, TensorSpec, check_feeds, concrete_shape, nearest, numpy_dtype
 
 if TYPE_CHECKING:
-    from toolkit.providers.base import Session
+    from toolkit.providers.session import Session
 
 Pairs = Mapping[str, str]
 """Model input to the output that feeds it at the next step."""

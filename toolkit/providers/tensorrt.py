@@ -20,7 +20,7 @@ import msgspec
 from toolkit.errors import EngineError, InvalidTarget
 from toolkit.files import cache_folder, write_atomic
 from toolkit.providers import cuda
-from toolkit.providers.base import Availability, Engine, Execution, Placement, Prepared, Provider, Unavailable
+from toolkit.providers.base import Availability, Placement, Prepared, Provider, Unavailable
 from toolkit.providers.cuda_available import NAME as CUDA
 from toolkit.providers.device import Device
 from toolkit.providers.fingerprint import cache_key
@@ -38,6 +38,7 @@ from toolkit.providers.onnxruntime_ import (
 )
 from toolkit.providers.onnxruntime_device import BoundEngine, GraphEngine
 from toolkit.providers.onnxruntime_engine import OnnxRuntimeEngine, place
+from toolkit.providers.session import Engine, Execution
 from toolkit.providers.tensorrt_available import NAME, probe, version
 from toolkit.providers.tensorrt_shapes import (
     SizeRange,

@@ -24,18 +24,10 @@ from toolkit.errors import (
     import_failed,
 )
 from toolkit.files import existing_file
-from toolkit.providers.base import (
-    Availability,
-    Available,
-    Execution,
-    Placement,
-    Provider,
-    Session,
-    Unavailable,
-    first_line,
-)
+from toolkit.providers.base import Availability, Available, Placement, Provider, Unavailable, first_line
 from toolkit.providers.device import Device, DeviceTimes
 from toolkit.providers.nvidia_devices import NvidiaDevice, split_by_events
+from toolkit.providers.session import Execution, Session
 from toolkit.targets import Target
 from toolkit.tensors import FLOATS, Array, Dim, Feeds, TensorSpec, numpy_dtype
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from toolkit.data import Dataset
 from toolkit.errors import UsageError
 from toolkit.evaluator.api import evaluate
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.quantizer.report import Accuracy
 
 # Headline metric of each task, and how many points one unit of it is: hundredths of a fraction, decibels as they are.

@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.data import Dataset
 from toolkit.errors import ParityError, ToolkitError, UsageError
 from toolkit.evaluator.stepping import steps
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Array, Feeds, TensorSpec, example_inputs
 from toolkit.verifier.metrics import OutputMetrics, compare_arrays
 from toolkit.verifier.shapes import shape_cases

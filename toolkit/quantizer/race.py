@@ -12,7 +12,7 @@ from statistics import median
 from toolkit.profiler.clock import now_ns
 from toolkit.profiler.pairing import FEWEST_ROUNDS, PairedRatio, paired_ratio
 from toolkit.profiler.quiet import wait_until_quiet
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import Feeds
 
 BLOCK_NS = 20_000_000

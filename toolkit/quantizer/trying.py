@@ -15,7 +15,7 @@ from toolkit.evaluator.paired import paired
 from toolkit.graph.facts import facts
 from toolkit.graph.files import save_model
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.quantizer.accuracy import compare, score
 from toolkit.quantizer.fidelity import fidelity, refusal
 from toolkit.quantizer.job import Job

@@ -22,7 +22,7 @@ import msgspec
 
 import toolkit.machine as machine
 from toolkit.errors import EngineError, Overloaded, TimedOut, UsageError
-from toolkit.providers.base import Engine, Execution
+from toolkit.providers.session import Engine, Execution
 from toolkit.runtime.calls import Call, Layout
 from toolkit.tensors import Array, Feeds
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from toolkit.errors import EngineError
-from toolkit.providers.base import Engine
+from toolkit.providers.session import Engine
 from toolkit.tensors import Array, Feeds
 
 # An input that all rows of a batch share (a sample rate, say) is compared by content up to this size.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.providers.base import Engine, Session
+from toolkit.providers.session import Engine, Session
 from toolkit.tensors import Array, Feeds, example_inputs
 
 

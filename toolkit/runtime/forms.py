@@ -12,8 +12,8 @@ from toolkit.bundle.manifest import FileRecord, PreparedForm, Variant
 from toolkit.bundle.reader import Bundle, check_variant
 from toolkit.errors import InvalidBundle, InvalidModel, ToolkitError
 from toolkit.providers import registry
-from toolkit.providers.base import Session
 from toolkit.providers.fingerprint import form_key
+from toolkit.providers.session import Session
 from toolkit.stamps import built_here
 from toolkit.targets import Target
 

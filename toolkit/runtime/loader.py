@@ -13,7 +13,7 @@ from toolkit.bundle.kind import Verify, is_bundle
 from toolkit.errors import NotApplicable, ProviderUnavailable, ToolkitError
 from toolkit.files import existing_file
 from toolkit.providers import registry
-from toolkit.providers.base import Engine, Session
+from toolkit.providers.session import Engine, Session
 from toolkit.runtime.bare import Opening, check_bare
 from toolkit.runtime.failover import Failover, FallbackWarning
 from toolkit.runtime.selection import Choice, candidates

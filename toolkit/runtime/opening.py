@@ -8,7 +8,7 @@ from toolkit.bundle.manifest import MAX_THREADS, Variant
 from toolkit.bundle.reader import Bundle, check_variant
 from toolkit.errors import InvalidBundle
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.bare import Opening
 from toolkit.runtime.forms import fitting_form, open_form
 from toolkit.targets import Target

@@ -11,7 +11,8 @@ from toolkit.bundle.reader import Bundle, check_variant
 from toolkit.bundle.writer import replace_manifest
 from toolkit.errors import EngineError, NotApplicable, ProviderUnavailable
 from toolkit.providers import registry
-from toolkit.providers.base import Available, Session
+from toolkit.providers.base import Available
+from toolkit.providers.session import Session
 from toolkit.runtime.rows import Rows, prove_rows
 from toolkit.targets import Target
 

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import ToolkitError
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.sizes import running_sizes
 from toolkit.tensors import FLOATS, Array, TensorSpec, batch_dim, complete_dims, example_inputs
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import toolkit.machine as machine
 from toolkit.errors import NotApplicable, ToolkitError, UsageError
-from toolkit.providers.base import Engine, Session
+from toolkit.providers.session import Engine, Session
 from toolkit.runtime.batching import Batching, BatchingEngine
 from toolkit.runtime.calls import Layout
 from toolkit.runtime.paying import LEAST_GAIN, SHORTEST_S, Curve, batch_curve, throughputs

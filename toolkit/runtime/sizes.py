@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 from toolkit.errors import ToolkitError
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.tensors import example_inputs
 
 # Window lengths that audio and signal models ask for, and round numbers.

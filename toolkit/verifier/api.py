@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import ParityError, ToolkitError, UsageError
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.targets import Target
 from toolkit.tensors import FLOATS, Array, Feeds, TensorSpec, example_inputs, numpy_dtype
 from toolkit.verifier.metrics import OutputMetrics, compare_arrays

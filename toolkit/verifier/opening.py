@@ -12,7 +12,7 @@ import msgspec
 from toolkit.errors import InvalidModel
 from toolkit.preprocess import Preprocessing
 from toolkit.providers import registry
-from toolkit.providers.base import Session
+from toolkit.providers.session import Session
 from toolkit.runtime.loader import load
 from toolkit.targets import Target
 from toolkit.tensors import TensorSpec

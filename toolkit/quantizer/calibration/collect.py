@@ -16,8 +16,8 @@ from toolkit.data import Dataset
 from toolkit.evaluator.stepping import steps
 from toolkit.graph.facts import input_specs
 from toolkit.graph.shapes import Shapes, infer
-from toolkit.providers.base import Session
 from toolkit.providers.placement import shipped_rules
+from toolkit.providers.session import Session
 from toolkit.quantizer.calibration.histogram import StreamingHistogram
 from toolkit.quantizer.calibration.observing import ObservingEngine
 from toolkit.quantizer.calibration.record import CalibrationRecord, pack

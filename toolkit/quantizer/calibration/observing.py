@@ -15,7 +15,7 @@ from toolkit.graph.facts import input_specs
 from toolkit.graph.shapes import Shapes
 from toolkit.graph.walk import clone_with_values
 from toolkit.providers import registry
-from toolkit.providers.base import Execution, Session
+from toolkit.providers.session import Execution, Session
 from toolkit.quantizer.calibration.histogram import StreamingHistogram
 from toolkit.tensors import Array, Feeds
 
