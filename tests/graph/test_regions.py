@@ -111,9 +111,9 @@ def test_nodes_without_names_of_their_own_get_some_and_the_model_stays_the_same(
     np.testing.assert_allclose(run(named, x=x)[0], np.exp(np.maximum(x, 0)), rtol=1e-6)
 
 
-def test_a_node_without_a_name_is_called_after_its_operator_and_output() -> None:
+def test_a_node_without_a_name_is_called_after_its_operator_and_place() -> None:
     named, _ = with_distinct_names(build("agraph (float[2] x) => (float[2] y) { y = Relu (x) }"))
-    assert [node.name for node in every_node(named)] == ["Relu:y"]
+    assert [node.name for node in every_node(named)] == ["Relu_0"]
 
 
 def test_a_model_with_names_is_left_alone() -> None:

@@ -39,11 +39,16 @@ def latency_of(found: Mapping[str, Percentile], spread: float | None) -> Latency
 
 
 def log_medians(case: CaseRecord) -> dict[int, list[float]]:
-    """Log of each block's median, by process; offline, where batches differ, per sample of data."""
+    """Log of each block's median, by process; with several streams and offline of the time per sample of data.
+
+    That time is not in the record, but calls that overlap share it: it is their mean over how many ran at once (Little,
+    Operations Research 9, 1961).
+    """
     found: dict[int, list[float]] = defaultdict(list)
-    share = case.batch or 1 if case.scenario == "offline" else 1
+    share = (case.batch or 1) * case.streams
     for process, _, samples in blocks(case):
-        found[process].append(float(np.log(np.median(samples) / share)))
+        time_ns = np.median(samples) if case.scenario == "single-stream" else np.mean(samples) / share
+        found[process].append(float(np.log(time_ns)))
     return dict(found)
 
 

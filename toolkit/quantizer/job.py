@@ -10,6 +10,7 @@ from toolkit.data import Dataset
 from toolkit.errors import UsageError
 from toolkit.graph.facts import GraphFacts, facts, require_runnable
 from toolkit.graph.files import load_model, save_model
+from toolkit.graph.naming import name_nodes
 from toolkit.providers import registry
 from toolkit.providers.base import Available, Provider
 from toolkit.providers.fingerprint import model_digest
@@ -22,7 +23,7 @@ from toolkit.quantizer.fidelity import Reference
 from toolkit.quantizer.lowering.correction import Shifts
 from toolkit.quantizer.lowering.static import OPSET as CALIBRATION_OPSET
 from toolkit.quantizer.lowering.static import bias_shifts
-from toolkit.quantizer.preparing import Prepared, name_nodes, prepare
+from toolkit.quantizer.preparing import Prepared, prepare
 from toolkit.quantizer.samples import Parts, Samples, in_parts, open_samples, whole
 from toolkit.targets import Target
 

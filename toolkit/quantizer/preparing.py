@@ -12,8 +12,8 @@ import onnx_ir.passes.common as common
 from toolkit.errors import UsageError
 from toolkit.graph.edit import Editor, remove, replace
 from toolkit.graph.facts import facts
+from toolkit.graph.naming import name_nodes
 from toolkit.graph.opset import upgrade
-from toolkit.graph.walk import every_graph
 from toolkit.tensors import Array
 
 
@@ -54,27 +54,6 @@ def prepare(model: ir.Model, *, opset: int, where: object) -> Prepared:
     if count := _foldable_norms(copy):
         notes.append(f"{count} BatchNormalization behind a Conv cost accuracy and speed: run toolkit optimize first")
     return Prepared(copy, found.opset, copy.opset_imports.get("", found.opset), tuple(notes))
-
-
-def name_nodes(model: ir.Model) -> int:
-    """Give nodes without a name, or with one that is taken, a name of their own: reports and choices refer to them.
-
-    Returns:
-        How many had a name that was taken; ONNX Runtime does not open such a file.
-    """
-    repeated = 0
-    taken: set[str] = set()
-    for graph in every_graph(model):
-        for index, node in enumerate(graph):
-            wanted = node.name or f"{node.op_type}_{index}"
-            name, number = wanted, 0
-            while name in taken:
-                number += 1
-                name = f"{wanted}_{number}"
-            repeated += bool(node.name) and name != node.name
-            node.name = name
-            taken.add(name)
-    return repeated
 
 
 def _foldable_norms(model: ir.Model) -> int:

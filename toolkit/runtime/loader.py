@@ -41,8 +41,9 @@ def load(
     Args:
         path: a bundle folder, a packed bundle, or an ONNX file.
         provider: a provider ("cpu", "openvino:GPU", "CUDAExecutionProvider"), a target's name or file, a
-            :class:`Target`, or "auto": the provider that the bundle measured fastest among those that are here, without
-            measurements the first that it names, and for a bare file the first of tensorrt, cuda, openvino, cpu.
+            :class:`Target`, or "auto": of the providers that are here the one that the bundle measured fastest on
+            hardware like this, without such measurements the first that it names, and for a bare file the first of
+            tensorrt, cuda, openvino, cpu.
         fallback: what is acceptable when ``provider`` cannot be used, or fails later in the middle of a run, in order.
             Empty means nothing is. Each step is reported by a :class:`FallbackWarning` and on
             ``session.execution.notes``.
