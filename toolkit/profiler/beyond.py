@@ -26,10 +26,11 @@ _FEWEST_BLOCKS = 4
 def block_time(course: Course, turn: Turn) -> float:
     """What is compared: the median latency of a block, in nanoseconds.
 
-    With several streams, and offline, where batches differ, it is the wall time per sample, all streams together: calls
-    of microseconds may hold the interpreter's lock for themselves, so that most of them never met another.
+    With several streams it is the wall time per call, all streams together: calls of microseconds may hold the
+    interpreter's lock for themselves, so that most of them never met another. Offline, where batches differ, it is that
+    per sample.
     """
-    batch = course.openings[-1].batch
+    batch = course.openings[-1].batch if course.case.scenario == "offline" else 1
     if course.case.scenario == "single-stream":
         return float(np.median(turn.samples_ns))
     return turn.window_ns / (turn.done * batch) if turn.done else float(np.median(turn.samples_ns)) / batch

@@ -39,13 +39,13 @@ def latency_of(found: Mapping[str, Percentile], spread: float | None) -> Latency
 
 
 def log_medians(case: CaseRecord) -> dict[int, list[float]]:
-    """Log of each block's median, by process; with several streams and offline of the time per sample of data.
+    """Log of each block's median, by process; with several streams of the wall time per call, offline per sample.
 
     That time is not in the record, but calls that overlap share it: it is their mean over how many ran at once (Little,
     Operations Research 9, 1961).
     """
     found: dict[int, list[float]] = defaultdict(list)
-    share = (case.batch or 1) * case.streams
+    share = case.streams * ((case.batch or 1) if case.scenario == "offline" else 1)
     for process, _, samples in blocks(case):
         time_ns = np.median(samples) if case.scenario == "single-stream" else np.mean(samples) / share
         found[process].append(float(np.log(time_ns)))

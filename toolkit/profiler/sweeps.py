@@ -187,7 +187,7 @@ def _circumstances(variable: str, case: Case) -> Iterator[str]:
 
 
 def _blocks(course: Course) -> Blocks:
-    """Median latency of each block; offline, where the batch was free to be chosen, its time per sample."""
+    """What is compared of each block."""
     found: dict[int, list[float]] = defaultdict(list)
     for turn in course.turns:
         found[turn.process].append(block_time(course, turn))
